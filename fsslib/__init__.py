@@ -1,0 +1,49 @@
+"""fsslib: the library behind the notebooks on cross-domain few-shot semantic segmentation. Use it as `import fsslib as fss`.
+
+The names a notebook needs are here. They load when first used, so that a command line or a cluster job pays for nothing
+it does not call: neither torch nor plotting is imported by `import fsslib`.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "episodes": "Episode EpisodeManifest EpisodeRow EpisodeSet EpisodeStream LabelledImages TaggedImages VOID",
+    "metrics": "FewShotMeter PROTOCOLS Protocol Score",
+    "blocks.backbones": "build_backbone",
+    "blocks.pooling": "background_mask grid_weights masked_average_pooling merge_shots",
+    "blocks.similarity": "cosine_similarity_map merge_ways prototype_logits",
+    "methods": "METHODS build_method",
+    "methods.base": "Method Prediction",
+    "methods.prototype": "PrototypeNetwork",
+    "methods.sg_one": "SGOne",
+    "data": "open_task",
+    "data.toyworld": "ToyWorld",
+    "data.pascal": "PascalVOC",
+    "training.recipe": "Recipe",
+    "training.fit": "fit",
+    "training.evaluate": "evaluate",
+    "training.checkpoint": "load_checkpoint save_checkpoint",
+    "reproduction.statistics": "holm paired_difference student_interval",
+    "reproduction.config": "RunConfig",
+    "reproduction.run": "run",
+    "paths": "data_root project_root",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+_MODULES = {"exercises": "teaching.exercises", "plots": "teaching.plots", "widgets": "teaching.widgets"}
+
+__all__ = [*_MODULE_OF, *_MODULES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fsslib.{_MODULES[name]}")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"fsslib.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"fsslib has no {name!r}; its names are listed in fsslib.__all__.")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,356 @@
+"""Backbones: networks that turn images into feature maps, from random or from pretrained weights.
+
+Three families: `tiny`, our own four stages for 64-pixel images, trained from scratch in seconds; torchvision's ResNets,
+whose late strides can be traded for dilation; and torchvision's VGG16 in the layout that SG-One and PANet use. Every
+convolution and pool of all three maps a side of n pixels to ceil(n / its stride), so a feature map of stride s is
+ceil(H / s) x ceil(W / s) whatever the image size.
+
+Pretrained weights are all there or refused: each tensor of the network must be found in the file with its shape, each
+tensor of the file must belong to the network or to a part of it that was cut off, and what was loaded is hashed.
+"""
+
+import hashlib
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fsslib import paths
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RESNET_STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+_STAGE_STRIDES = {
+    "tiny": {"stage1": 2, "stage2": 4, "stage3": 4, "stage4": 4},
+    "resnet18": _RESNET_STRIDES,
+    "resnet34": _RESNET_STRIDES,
+    "resnet50": _RESNET_STRIDES,
+    "resnet101": _RESNET_STRIDES,
+    "vgg16": {"block1": 2, "block2": 4, "block3": 8, "block4": 8, "block5": 8},
+}
+BACKBONES = tuple(_STAGE_STRIDES)
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be found, read or fitted to the network; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """Where a backbone's weights came from, for the record of a run.
+
+    `source` is "none", a member of torchvision's weights enum or a file name; `sha256` is the hash of the `loaded`
+    tensors (see `tensors_sha256`), None when there are none. `missing` can only name batch counters, `unexpected` only
+    tensors of parts that were cut off (classifier, later stages): anything else is a WeightsError. Both use
+    torchvision's tensor names.
+    """
+
+    source: str = "none"
+    sha256: str | None = None
+    loaded: int = 0
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+
+class Backbone(nn.Module):
+    """Images to feature maps: one per entry of `stages`, finest first, with `channels` and `strides` beside it.
+
+    `network` holds the stages by name, so a method can run or edit one of them (`backbone.network.layer4(features)`).
+    With `frozen_batch_norm`, batch norm uses its stored statistics whatever mode the model is in, and its scale and
+    shift take no gradient. Made by `build_backbone`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Sequential,
+        *,
+        stages: tuple[str, ...],
+        strides: tuple[int, ...],
+        weights: WeightsRecord,
+        frozen_batch_norm: bool,
+    ):
+        super().__init__()
+        self.name = name
+        self.network = network
+        self.stages = stages
+        self.strides = strides
+        self.channels = tuple(_convolutions(network.get_submodule(stage))[-1].out_channels for stage in stages)
+        self.weights = weights
+        self.frozen_batch_norm = frozen_batch_norm
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        if frozen_batch_norm:
+            for norm in self._batch_norms():
+                norm.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """Feature maps [B, channels, ceil(H / stride), ceil(W / stride)] of RGB images in [0, 1], normalised here."""
+        features = (images - self.mean) / self.std
+        maps = []
+        for name, module in self.network.named_children():
+            features = module(features)
+            if name in self.stages:
+                maps.append(features)
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training mode, all but frozen batch norm: the call of a parent's `train()` ends up here too."""
+        super().train(mode)
+        if self.frozen_batch_norm:
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def _batch_norms(self) -> list[_BatchNorm]:
+        return [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
+
+
+def build_backbone(
+    name: str,
+    *,
+    weights: str | Path = "none",
+    stages: Sequence[str] | None = None,
+    output_stride: int | None = None,
+    block5_dilation: int = 1,
+    frozen_batch_norm: bool | None = None,
+) -> Backbone:
+    """A backbone by name, cut behind its last wanted stage.
+
+    - `weights`: "none" (random), "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), or a file: a state dict
+      with torchvision's tensor names, looked for as given, then in `weights/` below the data root.
+    - `stages`: default the last three. `stage1..4` of tiny, `layer1..4` of a ResNet, `block1..5` of VGG16, where a
+      block ends with its pool.
+    - `output_stride` (ResNets): 8 by default; 16 or 32 dilate less. HSNet uses 32, PFENet 8 (on a ResNet with another
+      stem than torchvision's). tiny is fixed at 4, VGG16 at 8.
+    - `block5_dilation` (VGG16): 1 in SG-One, 2 in PANet, which also ends before the last ReLU and pool
+      (`backbone.network.block5 = backbone.network.block5[:-2]`).
+    - `frozen_batch_norm`: default only for a ResNet with loaded weights. PFENet's released code leaves the batch norm
+      of its frozen backbone in training mode, so that its statistics drift with every episode.
+
+    Raises ValueError for an unknown name, stage or stride, WeightsError for weights that do not fit.
+    """
+    if name not in _STAGE_STRIDES:
+        raise ValueError(f"Unknown backbone {name!r}; there are {', '.join(BACKBONES)}.")
+    is_resnet = name.startswith("resnet")
+    stages = _ordered_stages(name, stages)
+    own_stride = max(_STAGE_STRIDES[name].values())
+    possible_strides = (8, 16, 32) if is_resnet else (own_stride,)
+    output_stride = possible_strides[0] if output_stride is None else output_stride
+    if output_stride not in possible_strides:
+        raise ValueError(f"{name} has output_stride {' or '.join(map(str, possible_strides))}; found {output_stride}.")
+    if block5_dilation != 1 and name != "vgg16":
+        raise ValueError(f"block5_dilation is an option of vgg16; {name} has no block5.")
+
+    if name == "tiny":
+        network = _tiny()
+    elif name == "vgg16":
+        network = _vgg16(block5_dilation)
+    else:
+        network = _resnet(name, output_stride)
+    whole = set(_torchvision_names(network))
+    network = network[: list(dict(network.named_children())).index(stages[-1]) + 1]
+    record = _load(name, network, weights, cut_off=whole - set(_torchvision_names(network)))
+
+    return Backbone(
+        name,
+        network,
+        stages=stages,
+        strides=tuple(min(_STAGE_STRIDES[name][stage], output_stride) for stage in stages),
+        weights=record,
+        frozen_batch_norm=is_resnet and record.loaded > 0 if frozen_batch_norm is None else frozen_batch_norm,
+    )
+
+
+def replace_stride_with_dilation(stage: nn.Module, dilation: int) -> None:
+    """Make a stage keep its input's grid: strides become 1, its 3x3 convolutions look `dilation` grid points away.
+
+    The convolution that lost its stride still reads the undivided grid and gets half the dilation. So the strided map
+    is exactly a subsample of the dense one, and pretrained weights keep their meaning. torchvision does the same for
+    bottleneck blocks and refuses basic blocks; this edits the built stage and leaves the weights untouched. PFENet's
+    released code gives that one convolution the full dilation as well.
+    """
+    for convolution in _convolutions(stage):
+        strided = convolution.stride != (1, 1)
+        convolution.stride = (1, 1)
+        if convolution.kernel_size == (3, 3):
+            reach = dilation // 2 if strided else dilation
+            convolution.dilation = convolution.padding = (reach, reach)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of tensors by name: sha256 over the sorted names, each followed by the tensor's bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tiny() -> nn.Sequential:
+    """Four stages for 64-pixel images: a 16x16 grid of which each point sees 33 pixels.
+
+    The first convolution runs at full size, where texture lives. The last has no ReLU: prototypes are compared by
+    cosine, and features of both signs can point apart by more than 90 degrees (PANet does the same).
+    """
+
+    def convolution(inputs, outputs, *, stride=1, dilation=1):
+        return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+    def normalise(channels):
+        return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+
+    stages = OrderedDict(
+        stage1=nn.Sequential(convolution(3, 16), *normalise(16), convolution(16, 32, stride=2), *normalise(32)),
+        stage2=nn.Sequential(convolution(32, 48, stride=2), *normalise(48)),
+        stage3=nn.Sequential(convolution(48, 64), *normalise(64)),
+        stage4=nn.Sequential(convolution(64, 64, dilation=2), nn.BatchNorm2d(64)),
+    )
+    return nn.Sequential(stages)
+
+
+def _resnet(name: str, output_stride: int) -> nn.Sequential:
+    """torchvision's ResNet without its classifier, dilated where a stage would exceed `output_stride`."""
+    resnet = torchvision.models.get_model(name, weights=None)
+    for stage, stride in _STAGE_STRIDES[name].items():
+        if stride > output_stride:
+            replace_stride_with_dilation(resnet.get_submodule(stage), stride // output_stride)
+    return nn.Sequential(OrderedDict((key, m) for key, m in resnet.named_children() if key not in ("avgpool", "fc")))
+
+
+def _vgg16(block5_dilation: int) -> nn.Sequential:
+    """torchvision's VGG16 convolutions in five blocks, each with its pool, without the classifier.
+
+    As in SG-One's released code the pools are 3x3 with padding 1, and the last two have stride 1; torchvision's are 2x2
+    with stride 2. Random weights are drawn as torchvision draws them.
+    """
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    for convolution in _convolutions(features):
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(convolution.bias)
+    pools = [index for index, module in enumerate(features) if isinstance(module, nn.MaxPool2d)]
+    for index, stride in zip(pools, (2, 2, 2, 1, 1), strict=True):
+        features[index] = nn.MaxPool2d(kernel_size=3, stride=stride, padding=1)
+    for convolution in _convolutions(features[pools[3] :]):
+        convolution.dilation = convolution.padding = (block5_dilation, block5_dilation)
+    starts = [0, *(index + 1 for index in pools[:-1])]
+    blocks = (features[start : pool + 1] for start, pool in zip(starts, pools, strict=True))
+    return nn.Sequential(OrderedDict(zip(_STAGE_STRIDES["vgg16"], blocks, strict=True)))
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+def _ordered_stages(name: str, stages: Sequence[str] | None) -> tuple[str, ...]:
+    known = tuple(_STAGE_STRIDES[name])
+    if stages is None:
+        return known[-3:]
+    if isinstance(stages, str) or not stages or set(stages) - set(known) or len(set(stages)) != len(stages):
+        raise ValueError(f"stages of {name} are one or more of {known}, each once; found {stages!r}.")
+    return tuple(stage for stage in known if stage in stages)
+
+
+def _torchvision_names(network: nn.Module) -> dict[str, str]:
+    """torchvision's name of each tensor of the network -> its name here; they differ in VGG16's blocks only."""
+    return {re.sub(r"^block\d\.", "features.", key): key for key in network.state_dict()}
+
+
+def _load(name: str, network: nn.Sequential, weights: str | Path, cut_off: set[str]) -> WeightsRecord:
+    """Fill the network from `weights` and say what was loaded; `cut_off` names the tensors that are not wanted."""
+    if weights == "none":
+        return WeightsRecord()
+    source, found = _download(name) if weights == "imagenet" else _read(weights)
+
+    names = _torchvision_names(network)
+    wanted = dict(zip(names, network.state_dict().values(), strict=True))
+    common = [key for key in wanted if key in found]
+    missing = [key for key in wanted if key not in found]
+    lacking = [key for key in missing if not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in wanted]
+    unknown = [key for key in unexpected if key not in cut_off and not key.startswith(("fc.", "classifier."))]
+    unfit = [f"{k} {_kind(found[k])} for {_kind(wanted[k])}" for k in common if _kind(found[k]) != _kind(wanted[k])]
+
+    def parts(keys):
+        return list(dict.fromkeys(names[key].split(".")[0] for key in keys))
+
+    if lacking and common and not unknown and not unfit and not set(parts(lacking)) & set(parts(common)):
+        raise WeightsError(
+            f"{source} holds {name} only up to {parts(common)[-1]}: nothing of {', '.join(parts(lacking))}. "
+            f"Ask for stages up to {parts(common)[-1]}, or pass weights of the whole network."
+        )
+    if lacking or unknown or unfit:
+        raise WeightsError(
+            f"{source} does not fit {name} ({', '.join(parts(wanted))}). Tensors it lacks: {_some(lacking)}; "
+            f"of another shape or kind: {_some(unfit)}; unknown: {_some(unknown)}. "
+            f"Pass weights of {name} itself, or build the backbone that these belong to."
+        )
+    loaded = {key: found[key].to(wanted[key].dtype) for key in common}
+    network.load_state_dict({names[key]: tensor for key, tensor in loaded.items()}, strict=False)
+    return WeightsRecord(source, tensors_sha256(loaded), len(loaded), tuple(missing), tuple(unexpected))
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{'float' if tensor.is_floating_point() else 'integer'}{list(tensor.shape)}"
+
+
+def _some(items: Sequence[str]) -> str:
+    """The number of items and the first three of them."""
+    return str(len(items)) + (f" ({'; '.join(items[:3])}{' ...' * (len(items) > 3)})" if items else "")
+
+
+def _download(name: str) -> tuple[str, Mapping[str, Tensor]]:
+    """torchvision's IMAGENET1K_V1 weights, from its cache or its server."""
+    if name == "tiny":
+        raise WeightsError("There are no ImageNet weights of tiny: it is trained from scratch, with weights='none'.")
+    member = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    try:
+        return str(member), member.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+    except Exception as error:  # no network, no space, a wrong hash, a damaged cache
+        file = member.url.rsplit("/", 1)[-1]
+        raise WeightsError(
+            f"The ImageNet weights of {name} could not be fetched ({_brief(error)}). Fetch {member.url} on a "
+            f"machine that can, put the file into {paths.data_root() / 'weights'} and pass weights={file!r}. "
+            f"If {Path(torch.hub.get_dir()) / 'checkpoints' / file} exists, it is damaged: delete it."
+        ) from error
+
+
+def _read(weights: str | Path) -> tuple[str, Mapping[str, Tensor]]:
+    """Name and state dict of the file as given or else below the data root's `weights`; no code in it is run."""
+    given = Path(weights).expanduser()
+    places = list(dict.fromkeys([given, paths.data_root() / "weights" / given]))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise WeightsError(
+            f"No weights file at {' or '.join(map(str, places))}. Put it there, or pass weights='none' (random), "
+            "'imagenet' (download) or the path of a state dict."
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can trip the reader anywhere
+        raise WeightsError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights ({_brief(error)}). It is cut, damaged "
+            "or no file of tensors: fetch it again, or save one with torch.save(model.state_dict(), ...)."
+        ) from error
+    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
+        inside = f" with {_some(list(found))}" if isinstance(found, Mapping) else ""
+        kind = type(found).__name__
+        raise WeightsError(
+            f"{path} is not a state dict (tensors by name) but a {kind}{inside}. Save model.state_dict()."
+        )
+    return path.name, found
+
+
+def _brief(error: Exception) -> str:
+    """Kind and first line of an error, at most 100 characters."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:100]

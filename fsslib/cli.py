@@ -1,0 +1,133 @@
+"""The command line: `fsslib doctor`, `fsslib run`, `fsslib data list`. Flags are generated from the typed models.
+
+Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 130 interrupted.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsError
+
+from fsslib.reproduction.config import ConfigError, RunConfig, explain, load, parse, suggestion
+
+# The fields of RunConfig with their types and defaults, without its checks: those are for all parameters together,
+# after the flags have been laid over a YAML file.
+RunFlags = create_model(
+    "RunFlags",
+    **{
+        name: (field.annotation, Field(field.default, description=field.description))
+        for name, field in RunConfig.model_fields.items()
+    },
+)
+
+
+class Run(RunFlags):
+    """Train and evaluate once: parameters from a YAML file, flags over it, defaults for the rest."""
+
+    config: CliPositionalArg[Path | None] = Field(None, description="YAML file of parameters.")
+    force: bool = Field(False, description="Start afresh, whatever the output folder holds of this or another run.")
+    show: bool = Field(False, description="Show what the notebook prints while it runs.")
+
+    def cli_cmd(self) -> None:
+        given = {name: getattr(self, name) for name in RunConfig.model_fields if name in self.model_fields_set}
+        if given.get("output"):
+            given["output"] = str(Path(given["output"]).absolute())
+        config = parse((load(self.config) if self.config else {}) | given)
+
+        # Here, not on top: papermill and torch take seconds to import, and `fsslib --help` needs neither.
+        from fsslib.reproduction import result
+        from fsslib.reproduction.run import RunError, RunInterrupted, run
+
+        if (config.folder / result.FILE).exists() and not self.force:
+            print("This run was finished before; --force repeats it.")
+        try:
+            path = run(config, force=self.force, log_output=self.show)
+        except RunError as error:
+            raise SystemExit(_fail(error, 1)) from error
+        except RunInterrupted as interrupt:
+            raise SystemExit(_fail(interrupt, 130)) from interrupt
+        print(result.score_table(result.read_result(path)["scores"]))
+        print(path)
+
+
+class Doctor(BaseModel):
+    """Print what a bug report needs: versions, device, data sets, weights. Fails on a broken torch or torchvision."""
+
+    def cli_cmd(self) -> None:
+        from fsslib import doctor
+
+        raise SystemExit(doctor.main())
+
+
+class DataList(BaseModel):
+    """Say which data sets are there, and how to get the others."""
+
+    def cli_cmd(self) -> None:
+        from fsslib import doctor
+
+        print(doctor.data_report())
+
+
+class Data(BaseModel):
+    """The data sets of this machine."""
+
+    list: CliSubCommand[DataList]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+class Fsslib(
+    BaseSettings,
+    cli_prog_name="fsslib",
+    cli_exit_on_error=False,
+    cli_kebab_case=True,
+    cli_avoid_json=True,
+    cli_parse_none_str="none",
+    cli_implicit_flags=True,
+    cli_use_class_docs_for_groups=True,
+):
+    """Cross-domain few-shot segmentation: what it is, in notebooks; what works, in numbers."""
+
+    run: CliSubCommand[Run]
+    doctor: CliSubCommand[Doctor]
+    data: CliSubCommand[Data]
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls, init_settings, **_):
+        """Flags only: without this, environment variables named `run` or `data` would be read as parameters."""
+        return (init_settings,)
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; what went wrong is said on stderr, in words."""
+    try:
+        CliApp.run(Fsslib, cli_args=sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except ValidationError as error:
+        return _fail("\n".join(explain(error)), 2)
+    except (ConfigError, SettingsError) as error:
+        return _fail(_with_suggestions(str(error)), 2)
+    return 0
+
+
+def _with_suggestions(message: str) -> str:
+    """argparse's message about unknown flags, with the flags that were probably meant."""
+    known = [f"--{name.replace('_', '-')}" for name in Run.model_fields]
+    unknown = [flag for flag in re.findall(r"--[\w-]+", message) if flag not in known and "unrecognized" in message]
+    return message.removeprefix("error parsing CLI: ") + "".join(suggestion(flag, known) for flag in unknown)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"fsslib: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""Labelled real images as an episode source: what the readers of all real data sets share.
+
+A reader says which images there are, which classes they hold and how one of them is loaded; `LabelledImageSet` turns
+that into episodes. Images and label maps are resized to a square, as HSNet and PANet do: the aspect ratio is not kept.
+"""
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from fsslib.episodes import VOID, Episode, EpisodeRow, sample_rows
+
+MINIMUM_SHARE = 0.02
+"""Share of an image that a class must cover for the image to be drawn as its support or query.
+
+At 256 pixels that is 1,311 of 65,536: about 20 cells of a feature grid at stride 8, 5 at stride 16. Released protocols
+drop small objects too, at larger images: OSLSM up to 2 cells at stride 32, PFENet below 2,048 pixels, either 32 cells
+at stride 8 and about 1.1 % of a VOC image. The share is the same for training and test classes.
+"""
+
+CACHE_BYTES = 4 * 2**30
+"""Room for decoded and resized images, 4 bytes a pixel (0.26 MB each at 256); what does not fit is decoded again."""
+
+Loader = Callable[[str], tuple[Tensor, Tensor]]
+"""From an image's id to its RGB image, uint8 [3, H, W], and its label map, uint8 [H, W], with 255 = void."""
+
+
+class DataError(ValueError):
+    """A data set is missing, damaged or too small for what was asked; the message names the file and the next step."""
+
+
+def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
+    """An image file as RGB. Raises DataError naming the file when it is missing, cut short or not an image."""
+    return _read(path, lambda image: transforms.pil_to_tensor(image.convert("RGB")))
+
+
+def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
+    """A label map stored as 8-bit indices, with a palette (mode P) or as grey levels (mode L): the numbers as they are.
+
+    Converting a palette image to grey would give the brightness of its colours instead. Raises DataError naming the
+    file when it is missing, damaged, or a picture in colours.
+    """
+
+    def indices(image: Image.Image) -> Tensor:
+        if image.mode not in ("P", "L"):
+            raise DataError(
+                f"{path} is stored in mode {image.mode}, as a picture. A label map holds one class number a pixel (PNG "
+                "with a palette, or 8-bit grey): restore the file as published; colours cannot be turned back safely."
+            )
+        return transforms.pil_to_tensor(image)[0]
+
+    return _read(path, indices)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file from its header, without decoding it. Errors as `read_image`."""
+    return _read(path, lambda image: (image.height, image.width))
+
+
+def _read(path: Path, use: Callable):
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Unpack the archive it belongs to again.") from error
+    except DataError:
+        raise
+    # Pillow reports damage as OSError, and as SyntaxError or ValueError from its PNG reader.
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Most often such a file was cut short in copying or unpacking: delete it "
+            "and restore it from the archive."
+        ) from error
+
+
+def resize_image(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 S S"]:
+    """The image at `size` x `size` pixels, bilinear with antialiasing."""
+    return transforms.resize(image, [size, size], InterpolationMode.BILINEAR, antialias=True)
+
+
+def resize_labels(labels: UInt8[Tensor, "H W"], size: int) -> UInt8[Tensor, "S S"]:
+    """The label map at `size` x `size` pixels: each takes the label at its centre, so no label is mixed or invented.
+
+    Not a `tv_tensors.Mask`: older torchvision resizes those with "nearest" whatever it is told, which takes a corner of
+    each cell and so moves the mask against its image by up to half a pixel.
+    """
+    return transforms.resize(labels[None], [size, size], InterpolationMode.NEAREST_EXACT)[0]
+
+
+@dataclass(frozen=True)
+class ImageClasses:
+    """What an image shows: classes with a pixel in it, and those large enough to be drawn as a support or query."""
+
+    held: frozenset[int]
+    large: frozenset[int]
+
+
+def classes_in(labels: UInt8[Tensor, "H W"], size: int, *, minimum_share: float = MINIMUM_SHARE) -> ImageClasses:
+    """Which classes a label map holds, judged at its own size.
+
+    A class is large when it covers `minimum_share` of all pixels; the rule does not depend on `size`, so that episodes
+    are the same at every resolution. One exception: a class of which nothing is left after the resize is never large,
+    so that no support mask is empty.
+    """
+    counts = torch.bincount(labels.flatten(), minlength=VOID + 1)[1:VOID]
+    left = torch.bincount(resize_labels(labels, size).flatten(), minlength=VOID + 1)[1:VOID]
+    large = (counts >= minimum_share * labels.numel()) & (left > 0)
+    return ImageClasses(*(frozenset((flags.nonzero().flatten() + 1).tolist()) for flags in (counts > 0, large)))
+
+
+def way_labels(labels: Int[Tensor, "B H W"], class_ids: Int[Tensor, "B N"]) -> Int[Tensor, "B H W"]:
+    """Global class ids to way numbers: n for the pixels of the n-th way, 0 for every other class, void kept."""
+    ways = torch.zeros_like(labels)
+    for n in range(class_ids.shape[1]):
+        ways[labels == class_ids[:, n, None, None]] = n + 1
+    ways[labels == VOID] = VOID
+    return ways
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    image: UInt8[Tensor, "3 S S"]
+    labels: UInt8[Tensor, "S S"]
+    original: UInt8[Tensor, "H W"] | None
+
+
+class LabelledImageSet:
+    """An episode source over image files with label maps.
+
+    `contents` lists the images by id with the classes they hold (`classes_in`); `load` reads one of them at its own
+    size. Ids are kept sorted, so episodes do not depend on the order of list files. Decoded and resized images stay in
+    memory (see CACHE_BYTES), shared with the subsets made from this set. With `keep_originals` episodes carry the
+    queries' label maps at their own size.
+    """
+
+    def __init__(
+        self,
+        contents: Mapping[str, ImageClasses],
+        load: Loader,
+        class_names: Mapping[int, str],
+        *,
+        name: str,
+        domain: str,
+        size: int,
+        keep_originals: bool = False,
+    ):
+        self.name, self.domain, self.class_names = name, domain, dict(class_names)
+        self.size, self.keep_originals = size, keep_originals
+        self._load = load
+        self._cache: dict[str, _Prepared] = {}
+        self._set_contents(contents)
+
+    def _set_contents(self, contents: Mapping[str, ImageClasses]) -> None:
+        self.contents = {i: contents[i] for i in sorted(contents)}
+        self.images_by_class = {
+            c: tuple(i for i, classes in self.contents.items() if c in classes.large) for c in self.class_names
+        }
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self.contents)
+
+    def restricted(self, ids: Iterable[str]) -> "LabelledImageSet":
+        """The same set with only these images. Raises DataError for an id that is not in it."""
+        ids = set(ids)
+        if unknown := sorted(ids - self.contents.keys()):
+            raise DataError(f"{len(unknown)} of these images are not in {self.name}, the first is {unknown[0]!r}.")
+        subset = copy.copy(self)
+        subset._set_contents({i: self.contents[i] for i in ids})
+        return subset
+
+    def without_classes(self, classes: Collection[int]) -> "LabelledImageSet":
+        """The same set without the images that hold a pixel of one of these classes: they cannot leak into training."""
+        return self.restricted(i for i, found in self.contents.items() if not found.held.intersection(classes))
+
+    def usable_classes(self, classes: Iterable[int] | None = None, *, minimum_images: int) -> tuple[int, ...]:
+        """Those of `classes` (default: all) that `minimum_images` images or more show large enough."""
+        classes = self.class_names if classes is None else classes
+        return tuple(c for c in classes if len(self.images_by_class.get(c, ())) >= minimum_images)
+
+    def describe(self, classes: Iterable[int]) -> str:
+        """Each class with its number of usable images, for messages: "car 47, cat 136"."""
+        return ", ".join(f"{self.class_names[c]} {len(self.images_by_class[c])}" for c in classes)
+
+    def sample(
+        self,
+        classes: Sequence[int],
+        episodes: int,
+        *,
+        ways: int = 1,
+        shots: int = 1,
+        seed: str = "0",
+        presence_probability: float = 1.0,
+    ) -> list[EpisodeRow]:
+        """Rows over the images that show their class large enough; see `fsslib.episodes.sample_rows`.
+
+        When ways may be absent, an image with only a scrap of one of `classes` is neither a query that holds it nor one
+        that lacks it: such images are left out. Raises DataError for an unknown class or one with too few images.
+        """
+        if unknown := [c for c in classes if c not in self.class_names]:
+            known = ", ".join(f"{c} {name}" for c, name in self.class_names.items())
+            raise DataError(f"Class {unknown[0]} is not in {self.name}. Its classes are: {known}.")
+        images = self.images_by_class
+        if presence_probability < 1:
+            unclear = {i for i, found in self.contents.items() if (found.held - found.large).intersection(classes)}
+            images = {c: tuple(i for i in members if i not in unclear) for c, members in images.items()}
+        for c in classes:
+            if len(images[c]) < shots + 1:
+                raise DataError(
+                    f"{shots}-shot episodes of class {c} ({self.class_names[c]}) need {shots + 1} images that show it "
+                    f"large enough; these {len(self)} images of {self.name} have {len(images[c])}. Ask for fewer "
+                    "shots, leave the class out, or add images."
+                )
+        return sample_rows(
+            images, classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=presence_probability
+        )
+
+    def episode(self, rows: Sequence[EpisodeRow]) -> Episode:
+        """The images and masks of these rows. Raises DataError for a foreign image or a support without its class."""
+        shapes = {(len(row.classes), len(way)) for row in rows for way in row.supports}
+        if len(shapes) != 1:
+            raise ValueError(f"A batch holds episodes of one kind; found (ways, shots) {sorted(shapes)}.")
+        ((ways, shots),) = shapes
+        support = [self._prepare(i) for row in rows for way in row.supports for i in way]
+        query = [self._prepare(row.query) for row in rows]
+
+        class_ids = torch.tensor([row.classes for row in rows])
+        support_labels = torch.stack([s.labels for s in support]).unflatten(0, (len(rows), ways, shots)).long()
+        support_masks = (support_labels == class_ids[:, :, None, None, None]).long()
+        support_masks[support_labels == VOID] = VOID
+        empty = ~(support_masks == 1).flatten(3).any(-1)
+        if empty.any():
+            b, n, k = empty.nonzero()[0].tolist()
+            raise DataError(
+                f"Support image {rows[b].supports[n][k]!r} of {self.name} shows nothing of class {rows[b].classes[n]} "
+                f"at {self.size} pixels. The episodes were made for other images or another size: sample them anew."
+            )
+        query_class_map = torch.stack([q.labels for q in query]).long()
+        originals = None
+        if self.keep_originals:
+            originals = tuple(way_labels(q.original[None].long(), class_ids[b : b + 1])[0] for b, q in enumerate(query))
+        return Episode(
+            support_images=torch.stack([s.image for s in support]).unflatten(0, (len(rows), ways, shots)) / 255,
+            support_masks=support_masks,
+            query_images=torch.stack([q.image for q in query]) / 255,
+            query_labels=way_labels(query_class_map, class_ids),
+            class_ids=class_ids,
+            domain=self.domain,
+            query_class_map=query_class_map,
+            query_originals=originals,
+        )
+
+    def check(self) -> None:
+        """Decode every file. Raises DataError that names all damaged ones (the first ten in full)."""
+        problems = []
+        for image_id in self.contents:
+            try:
+                self._load_pair(image_id)
+            except DataError as error:
+                problems.append(str(error))
+        if problems:
+            more = [f"... and {len(problems) - 10} more."] if len(problems) > 10 else []
+            raise DataError("\n".join([f"{self.name}: damaged files: {len(problems)}.", *problems[:10], *more]))
+
+    def _load_pair(self, image_id: str) -> tuple[Tensor, Tensor]:
+        image, labels = self._load(image_id)
+        if image.shape[1:] != labels.shape:
+            raise DataError(size_mismatch(image_id, tuple(image.shape[1:]), tuple(labels.shape)))
+        return image, labels
+
+    def _prepare(self, image_id: str) -> _Prepared:
+        if image_id not in self.contents:
+            raise DataError(
+                f"Image {image_id!r} is not among these {len(self)} images of {self.name}: the episodes were made for "
+                "another data set or another part of it."
+            )
+        if image_id in self._cache:
+            return self._cache[image_id]
+        image, labels = self._load_pair(image_id)
+        prepared = _Prepared(
+            resize_image(image, self.size),
+            resize_labels(labels, self.size),
+            labels if self.keep_originals else None,
+        )
+        if len(self._cache) * 4 * self.size**2 < CACHE_BYTES:
+            self._cache[image_id] = prepared
+        return prepared
+
+
+def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tuple[int, ...]) -> str:
+    """The message for a label map of another size (height, width) than its image."""
+    return (
+        f"{what}: the image is {image_size[1]} x {image_size[0]} pixels, its label map {labels_size[1]} x "
+        f"{labels_size[0]}. They are of different releases, or one was resized: restore both from one source."
+    )

@@ -1,0 +1,102 @@
+"""What every method is: a module that maps an episode to logits, and says how it learns, predicts and remembers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fsslib.episodes import VOID, Episode
+
+Optimizers = Mapping[str, torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method answers: a label map over {0 background, 1..N ways}, which ways it claims are there, and its scores."""
+
+    labels: Int[Tensor, "B H W"]
+    presence: Bool[Tensor, "B N"]
+    scores: Float[Tensor, "B ways_and_background H W"] | None = None
+
+
+class TrainingDiverged(FloatingPointError):
+    """A loss stopped being a number. The message names the losses; `fit` adds the step and what to do."""
+
+
+class Method(nn.Module):
+    """Base of all methods. A subclass defines `forward`; everything else has a sound default to override.
+
+    The training loop calls, in this order: `prepare` once, then per step `training_step` and `after_step`; evaluation
+    calls `predict`. What a method remembers between steps (banks, queues, kept lists) is a fixed-size tensor in its
+    state dict, so that it saves, resumes and loads with `weights_only=True`.
+    """
+
+    compute_dtype: torch.dtype = torch.float32
+    """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""
+
+    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
+        """Logits over background and the N ways, at the size of the query."""
+        raise NotImplementedError
+
+    def losses(self, batch: Episode) -> dict[str, Tensor]:
+        """Named scalar losses whose sum is minimised. Default: cross-entropy of `forward`, void ignored."""
+        return {"segmentation": F.cross_entropy(self(batch).float(), batch.query_labels, ignore_index=VOID)}
+
+    def predict(self, episode: Episode) -> Prediction:
+        """The answer that is scored; never looks at `query_labels`. Default: the largest logit, a way present if it has a pixel."""
+        with torch.no_grad(), self.autocast(episode.query_images.device):
+            scores = self(episode).float()
+        return prediction_from_scores(scores)
+
+    def parameter_groups(self) -> dict[str, list[dict[str, Any]]]:
+        """For each optimiser a list of groups {"name", "params", optional "lr_scale", "weight_decay"}. Default: one of everything."""
+        return {"segmenter": [{"name": "all", "params": [p for p in self.parameters() if p.requires_grad]}]}
+
+    def prepare(self, classes: Sequence[int]) -> None:
+        """Told once before training: the ordered table of training classes. Default: nothing to do."""
+
+    def training_step(self, batch: Any, optimizers: Optimizers) -> dict[str, float]:
+        """One update on one batch; returns what to log. Default: sum of `losses`, backward, one step of every optimiser."""
+        with self.autocast(next(self.parameters()).device):
+            losses = self.losses(batch)
+        total = check_finite(losses)
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+        return {name: value.item() for name, value in losses.items()}
+
+    def after_step(self) -> None:
+        """Runs after the optimisers' step, without gradients: the place for moving averages and memory writes. Default: nothing."""
+
+    def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """What `decode` needs of images (and their masks), so that evaluation can reuse it over episodes."""
+        raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
+
+    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """Logits from encoded supports [B, N, K, ...] and encoded queries [B, ...]; equals `forward` on the same episode."""
+        raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16)
+
+
+def prediction_from_scores(scores: Float[Tensor, "B ways_and_background H W"]) -> Prediction:
+    """Largest score wins; a way is present when it wins at least one pixel."""
+    labels = scores.argmax(1)
+    ways = torch.arange(1, scores.shape[1], device=scores.device)
+    presence = (labels.flatten(1)[:, None, :] == ways[None, :, None]).any(-1)
+    return Prediction(labels, presence, scores)
+
+
+def check_finite(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the losses; raises TrainingDiverged before any parameter is touched when it is not a number."""
+    total = sum(losses.values())
+    if not torch.isfinite(total):
+        raise TrainingDiverged(", ".join(f"{name} = {value.item():.4g}" for name, value in losses.items()))
+    return total

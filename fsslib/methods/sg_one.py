@@ -1,0 +1,147 @@
+"""SG-One: the similarity to the support's prototype guides a segmentation branch. Derived in notebook 20.
+
+Zhang, Wei, Yang, Huang, "SG-One: Similarity Guidance Network for One-Shot Semantic Segmentation", IEEE Transactions on
+Cybernetics 50(9), 2020, arXiv 1810.09091.
+
+What the released code does otherwise, and what stands here:
+
+1. Its 1x1 exit convolution has padding 1, so logits are two cells larger than the features and their border is bias
+   alone; upsampled they sit one to two cells off. Here padding 0; `legacy_exit_pad=True` brings it back.
+2. Its pooling divides by the mask's sum over the whole batch: harmless for the cosine, wrong for any other use. Here per
+   image (blocks/pooling.py).
+3. It trains on BGR images normalised as RGB and tests on RGB. Here RGB throughout.
+4. Void pixels are foreground in its training and background in its test. Here they are in no loss and no score.
+5. It upsamples as torch did in 2017 (align_corners=True). Here align_corners=False.
+6. It trains one image a step with momentum 0.99 at 1e-5, guidance layers ten times that, biases twice. Those groups
+   exist here (`parameter_groups`), their rates are the recipe's matter.
+7. It trains on images that hold a single class only. Here all base-class scenes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fsslib.blocks.backbones import Backbone
+from fsslib.blocks.pooling import masked_average_pooling, merge_shots
+from fsslib.blocks.similarity import cosine_similarity_map, merge_ways
+from fsslib.episodes import VOID, Episode
+from fsslib.methods.base import Method
+
+
+class SGOne(Method):
+    """Two branches on one backbone of three stages.
+
+    Guidance: one 3x3 convolution without ReLU on the last stage gives the features that are pooled on the support and
+    compared on the query. Segmentation: the stages are folded in one after the other (`width` channels, by default half
+    the last stage's and at most 128); the result,
+    multiplied by the similarity map, goes through two convolutions to {background, foreground}.
+
+    On VGG16 this is the paper's network: 18,992,194 parameters, `guidance_channels` 512. `shots` says how K shots merge:
+    "mean" of their prototypes (the release's `avg`), or "union" of their predictions (its `max`, at test time only).
+    Several ways are answered one by one and merged by `merge_ways`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        width: int | None = None,
+        guidance_channels: int | None = None,
+        shots: str = "mean",
+        resize: str = "features",
+        legacy_exit_pad: bool = False,
+    ):
+        super().__init__()
+        if len(backbone.channels) != 3:
+            raise ValueError(f"SG-One folds in three stages; the backbone gives {backbone.stages}.")
+        if shots not in ("mean", "union"):
+            raise ValueError(f'shots is "mean" or "union"; found {shots!r}.')
+        first, second, third = backbone.channels
+        width = width or min(128, third // 2)
+        self.backbone, self.shots, self.resize = backbone, shots, resize
+        self.guidance = nn.Conv2d(third, guidance_channels or third, 3, padding=1)
+        self.side3 = nn.Conv2d(first, width, 3, padding=1)
+        self.side4 = nn.Conv2d(width + second, width, 3, padding=1)
+        self.side5 = nn.Conv2d(width + third, width, 3, padding=1)
+        self.fuse = nn.Conv2d(width, width, 3, padding=1)
+        self.exit = nn.Conv2d(width, 2, 1, padding=1 if legacy_exit_pad else 0)
+        for layer in (self.guidance, self.side3, self.side4, self.side5, self.fuse, self.exit):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def parameter_groups(self) -> dict[str, list[dict[str, Any]]]:
+        """One optimiser, "segmenter", with the release's four groups, so that a recipe can give each its own rate."""
+        groups: dict[str, list] = {"weights": [], "biases": [], "guidance_weights": [], "guidance_biases": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                kind = "biases" if name.endswith("bias") else "weights"
+                groups[f"guidance_{kind}" if name.startswith("guidance.") else kind].append(parameter)
+        return {"segmenter": [{"name": name, "params": params} for name, params in groups.items() if params]}
+
+    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
+        return _merged(self.binary_logits(batch))
+
+    def losses(self, batch: Episode) -> dict[str, Tensor]:
+        """Two-class cross-entropy of each way against the rest, mean over pixels, void ignored."""
+        logits = self.binary_logits(batch)
+        way = torch.arange(1, batch.ways + 1, device=logits.device)[:, None, None]
+        labels = batch.query_labels[:, None]
+        target = torch.where(labels == VOID, VOID, (labels == way).long())
+        return {"segmentation": F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(0, 1), ignore_index=VOID)}
+
+    def binary_logits(self, batch: Episode) -> Float[Tensor, "B N 2 H W"]:
+        lead = batch.support_masks.shape[:3]
+        together = torch.cat([batch.support_images.flatten(0, 2), batch.query_images])
+        stages = self.backbone(together)
+        guided = self.guidance(stages[-1])
+        prototypes = masked_average_pooling(
+            guided[: lead.numel()], batch.support_masks.flatten(0, 2), resize=self.resize
+        ).unflatten(0, lead)
+        side = self._segmentation_features([s[lead.numel() :] for s in stages])
+        return self._answer(prototypes, guided[lead.numel() :], side, batch.query_images.shape[-2:])
+
+    def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        stages = self.backbone(images)
+        guided = self.guidance(stages[-1])
+        if masks is not None:
+            return {"prototype": masked_average_pooling(guided, masks, resize=self.resize)}
+        size = torch.tensor(images.shape[-2:]).expand(len(images), 2)
+        return {"guided": guided, "side": self._segmentation_features(stages), "size": size}
+
+    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        size = tuple(query["size"][0].tolist())
+        return _merged(self._answer(support["prototype"], query["guided"], query["side"], size))
+
+    def _segmentation_features(self, stages: list[Tensor]) -> Float[Tensor, "B width h w"]:
+        grid = stages[-1].shape[-2:]
+        first, second, third = (s if s.shape[-2:] == grid else F.adaptive_avg_pool2d(s, grid) for s in stages)
+        x = F.relu(self.side3(first))
+        x = F.relu(self.side4(torch.cat([x, second], 1)))
+        return self.side5(torch.cat([x, third], 1))
+
+    def _answer(self, prototypes: Tensor, guided: Tensor, side: Tensor, size: tuple[int, int]) -> Tensor:
+        """Binary logits [B, N, 2, H, W] from prototypes [B, N, K, C], query features and the segmentation branch."""
+        batch, ways, shots, channels = prototypes.shape
+        union = self.shots == "union" and shots > 1
+        asked = prototypes if union else merge_shots(prototypes.flatten(0, 1)).view(batch, ways, 1, channels)
+        questions = asked.shape[1] * asked.shape[2]
+        similarity = cosine_similarity_map(guided.repeat_interleave(questions, 0), asked.flatten(0, 2))
+        x = F.relu(self.fuse(side.repeat_interleave(questions, 0) * similarity[:, None]))
+        logits = F.interpolate(self.exit(x), size, mode="bilinear", align_corners=False)
+        logits = logits.view(batch, ways, asked.shape[2], 2, *size)
+        if not union:
+            return logits[:, :, 0]
+        # The union of the shots' predictions: per pixel the shot that is surest of the foreground answers.
+        surest = (logits[:, :, :, 1] - logits[:, :, :, 0]).argmax(2)[:, :, None, None]
+        return logits.gather(2, surest.expand(-1, -1, 1, 2, -1, -1))[:, :, 0]
+
+
+def _merged(binary: Float[Tensor, "B N 2 H W"]) -> Float[Tensor, "B ways_and_background H W"]:
+    """For one way the logits as they are; for several the log of the merged scores."""
+    if binary.shape[1] == 1:
+        return binary[:, 0]
+    return merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()

@@ -1,0 +1,148 @@
+"""Scores of few-shot segmentation from integer pixel counts: mIoU over classes, FB-IoU, exact ratio; named protocols.
+
+The field's mIoU sums intersections and unions of a class over *all* its episodes, divides once, and averages over the
+classes. A mean of per-episode IoUs, a background counted as a class, or classes pooled in one bin give other numbers
+under the same name; notebook 00 shows how far apart they lie.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from fsslib.episodes import VOID
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a score was taken; a number without its protocol's name cannot be compared.
+
+    `labels_at` says where prediction and truth meet: "input" (labels resized to the network's input, nearest
+    neighbour) or "original" (scores resized to the image's own size, bilinear, before the decision). Void is never
+    counted in any of them.
+    """
+
+    name: str
+    labels_at: str
+    description: str
+
+
+PROTOCOLS = {
+    p.name: p
+    for p in (
+        Protocol("toy", "input", "toy world: labels are drawn at the input's size"),
+        Protocol("square", "input", "images squashed to a square, labels resized to it (nearest), supports distinct"),
+        Protocol("original", "original", "scores brought back to each query's own size; supports distinct"),
+    )
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol of this name; ValueError lists the names there are."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What `FewShotMeter.compute` returns; all ratios are in [0, 1]."""
+
+    miou: float
+    fb_iou: float
+    per_class: dict[int, float | None]
+    episodes: int
+    exact_ratio: float
+
+    @property
+    def never_seen(self) -> tuple[int, ...]:
+        """Classes that were a way in no episode: their IoU is None and `miou` leaves them out."""
+        return tuple(c for c, iou in self.per_class.items() if iou is None)
+
+
+class FewShotMeter:
+    """Counts pixels per episode and way, in int64, and turns the counts into scores when asked.
+
+    Keeping one row per episode and way makes batches irrelevant, lets meters of shards be added with `+`, and leaves
+    everything that intervals and paired tests need. Columns of `ways`: episode, class id, TP, FP, FN. Columns of
+    `binary`, one row an episode: TP, FP, FN, TN of any way against background. Column of `exact`: 0 or 1.
+
+    Void pixels (255 in the labels) are in no counter. A way that is absent from its query has no TP or FN, but what is
+    predicted for it counts as FP in its class's union (iFSL's convention; the classic protocols never ask that).
+    HSNet's code, by contrast, counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen classes.
+    """
+
+    def __init__(self, class_ids: Iterable[int]):
+        self.class_ids = tuple(class_ids)
+        self.ways = torch.zeros(0, 5, dtype=torch.int64)
+        self.binary = torch.zeros(0, 4, dtype=torch.int64)
+        self.exact = torch.zeros(0, dtype=torch.int64)
+
+    def update(
+        self,
+        prediction: Int[Tensor, "B H W"],
+        labels: Int[Tensor, "B H W"],
+        class_ids: Int[Tensor, "B N"],
+        presence: Bool[Tensor, "B N"] | None = None,
+    ) -> None:
+        """Add a batch. `presence` is the claim which ways are there; without it a way with a predicted pixel is claimed.
+
+        Raises ValueError for a class the meter was not made for, and for predictions outside 0..N.
+        """
+        ways = class_ids.shape[1]
+        if prediction.shape != labels.shape:
+            raise ValueError(f"Prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape.")
+        if unknown := set(class_ids.flatten().tolist()) - set(self.class_ids):
+            raise ValueError(f"Classes {sorted(unknown)} are not among the meter's {list(self.class_ids)}.")
+        if prediction.numel() and not 0 <= prediction.min() <= prediction.max() <= ways:
+            low, high = (v.item() for v in prediction.aminmax())
+            raise ValueError(f"Predictions must lie in 0..{ways} (background and the ways); found {low}..{high}.")
+
+        valid = (labels != VOID).flatten(1)
+        predicted, true = prediction.flatten(1), labels.flatten(1)
+        way = torch.arange(1, ways + 1, device=labels.device)[None, :, None]
+        says, is_ = (predicted[:, None] == way) & valid[:, None], (true[:, None] == way) & valid[:, None]
+        tp, fp, fn = ((a & b).sum(-1) for a, b in ((says, is_), (says, ~is_), (~says, is_)))
+        episode = torch.arange(len(labels), device=labels.device) + len(self.binary)
+        rows = [episode[:, None].expand(-1, ways), class_ids, tp, fp, fn]
+        self.ways = torch.cat([self.ways, torch.stack(rows, -1).flatten(0, 1).cpu()])
+
+        any_says, any_is = (predicted > 0) & valid, (true > 0) & valid
+        cells = ((any_says & any_is), (any_says & ~any_is), (~any_says & any_is), (~any_says & ~any_is & valid))
+        self.binary = torch.cat([self.binary, torch.stack([c.sum(-1) for c in cells], -1).cpu()])
+
+        claimed = says.any(-1) if presence is None else presence
+        self.exact = torch.cat([self.exact, (claimed == is_.any(-1)).all(-1).long().cpu()])
+
+    def __add__(self, other: "FewShotMeter") -> "FewShotMeter":
+        """The meter that saw the episodes of both, other's after self's."""
+        merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)))
+        shifted = other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])
+        merged.ways = torch.cat([self.ways, shifted])
+        merged.binary = torch.cat([self.binary, other.binary])
+        merged.exact = torch.cat([self.exact, other.exact])
+        return merged
+
+    def compute(self) -> Score:
+        """The scores so far. Raises ValueError when no episode was added, rather than returning a number."""
+        if not len(self.binary):
+            raise ValueError("The meter has seen no episode.")
+        per_class: dict[int, float | None] = {}
+        for c in self.class_ids:
+            rows = self.ways[self.ways[:, 1] == c]
+            tp, fp, fn = rows[:, 2:].sum(0).tolist()
+            # A class that was asked for and is nowhere, in neither truth nor prediction, was answered perfectly.
+            per_class[c] = None if not len(rows) else tp / (tp + fp + fn) if tp + fp + fn else 1.0
+        seen = [iou for iou in per_class.values() if iou is not None]
+        tp, fp, fn, tn = self.binary.sum(0).tolist()
+        foreground, background = tp / max(tp + fp + fn, 1), tn / max(tn + fp + fn, 1)
+        return Score(
+            miou=sum(seen) / len(seen),
+            fb_iou=(foreground + background) / 2,
+            per_class=per_class,
+            episodes=len(self.binary),
+            exact_ratio=self.exact.double().mean().item(),
+        )
+

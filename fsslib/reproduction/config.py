@@ -1,0 +1,241 @@
+"""The parameters of one run: a frozen, strict model, the only thing that the command line, YAML and the notebook share.
+
+Inside, every value has its type: `steps="400"` or `fold=True` is refused. Text becomes typed at one place only, in
+`parse`, by the type of the field it is for: YAML 1.1 reads `1e-3` as text, the command line knows nothing but text.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from fsslib import paths
+
+
+class ConfigError(ValueError):
+    """Parameters that cannot be a run; one line for each thing that is wrong, with what was found."""
+
+
+def _names(value: Any) -> Any:
+    """YAML, JSON and papermill know lists only; a name alone would be taken apart into letters."""
+    if isinstance(value, str):
+        raise ValueError(f"a list of names is wanted, such as [night, sketch]; found {value!r}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"an option is a number, true or false, or text; found {value!r}")
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the outcome of one run, and nothing else but where it runs and where its files go."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    method: str = Field("sg_one", description="What is trained: a name out of fsslib.methods.")
+    method_options: dict[str, Option] = Field(default={}, description="Options of the method: name=value.")
+    backbone: str = Field("tiny", description="The network that makes features: a name out of fsslib.blocks.backbones.")
+    weights: str = Field("none", description="Weights the backbone starts from: none (random), imagenet, or a file.")
+    data: str = Field("toy", description="The data set: a name out of fsslib.data.")
+    source: str = Field("photo", description="The domain that is trained in.")
+    targets: Names = Field(
+        ("underwater", "night", "sketch"), description="Domains to test in beside the source, such as night,sketch."
+    )
+    fold: int = Field(0, description="The fold whose classes are held out for the test.")
+    ways: int = Field(1, ge=1, description="Classes asked for in one episode.")
+    shots: int = Field(1, ge=1, description="Labelled example images per class.")
+    image_size: int = Field(64, ge=16, description="Side of the square images, in pixels.")
+    steps: int = Field(400, ge=0, description="Training steps; 0 tests the untrained network.")
+    batch_size: int = Field(8, ge=1, description="Episodes per training step.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
+    episodes: int = Field(500, ge=1, description="Test episodes per domain.")
+    protocol: str = Field("toy", description="The rules of scoring: a name out of fsslib.metrics.PROTOCOLS.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights and of the training episodes.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints.")
+    output: str = Field("", description="Folder of the run's files; empty: runs/ and the run's id.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_names(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for name in values:
+                if name not in cls.model_fields:
+                    raise ValueError(f"{name!r} is no parameter of a run{suggestion(name, cls.model_fields)}")
+        return values
+
+    @field_validator("method", "backbone", "data", "protocol")
+    @classmethod
+    def _exists(cls, name: str, info) -> str:
+        # A default is known to exist (a test sees to it), and to ask for the names imports torchvision.
+        if name == cls.model_fields[info.field_name].default:
+            return name
+        known = _known(info.field_name)
+        if name not in known:
+            raise ValueError(f"unknown {info.field_name} {name!r}; there are {', '.join(map(str, known))}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> "RunConfig":
+        facts = _data_set(self.data)
+        if self.fold not in facts.folds:
+            raise ValueError(f"unknown fold {self.fold} of {self.data}; there are {', '.join(map(str, facts.folds))}")
+        for domain in (self.source, *self.targets):
+            if domain not in facts.domains:
+                raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {', '.join(facts.domains)}")
+        if len({self.source, *self.targets}) <= len(self.targets):
+            raise ValueError(
+                f"the source and the targets must differ, found source {self.source!r} and targets "
+                f"{', '.join(self.targets)}; every run is tested in its source, so leave that out of the targets"
+            )
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that can change a number: every parameter but `output` and `device`, as canonical JSON."""
+        content = self.model_dump(mode="json", exclude={"output", "device"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """A name for people with a hash for certainty: equal exactly for configs that ask for the same numbers."""
+        setting = f"{self.data}-{self.method}-{self.backbone}-fold{self.fold}-{self.ways}way{self.shots}shot"
+        return f"{setting}-seed{self.seed}-{self.sha256[:8]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go; a relative `output` is below the project's root, wherever a kernel was started."""
+        return paths.project_root() / (self.output or Path("runs", self.run_id))
+
+    @property
+    def test_seed(self) -> str:
+        """Seed of the test episodes: the same questions for all methods, options and seeds."""
+        return f"test-{self.data}-fold{self.fold}-{self.ways}way-{self.shots}shot"
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """A config from values of which some are still text, as YAML and the command line give them.
+
+    Text for a parameter that is not text is read by the parameter's type ("none" where there may be none); a method's
+    options, whose types only the method knows, become a number or a boolean where they look like one. A data set that
+    is named without targets brings its own. Raises ConfigError, which names everything that could not be read.
+    """
+    typed, problems = {}, []
+    for name, value in values.items():
+        try:
+            typed[name] = _read(name, value)
+        except ValidationError as error:
+            problems += [f"{name}: {line}" for line in explain(error)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    try:
+        if "data" in typed and "targets" not in typed:
+            typed["targets"] = _data_set(typed["data"]).targets
+        return RunConfig(**typed)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error))) from error
+
+
+def _read(name: str, value: Any) -> Any:
+    """Text by the type of the parameter it is for; everything else, and text for text, as it is."""
+    if name == "method_options" and isinstance(value, Mapping):
+        return {key: _read_option(option) for key, option in value.items()}
+    annotation = RunConfig.model_fields[name].annotation if name in RunConfig.model_fields else str
+    if not isinstance(value, str) or get_origin(annotation) in (tuple, dict):
+        return value
+    if value.lower() == "none" and type(None) in get_args(annotation):
+        return None
+    return TypeAdapter(annotation).validate_strings(value)
+
+
+def _read_option(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The parameters that a YAML file sets, not yet checked. Raises ConfigError when it is no mapping of names."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. Name a YAML file of run parameters.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigError(f"{path} should hold lines such as 'method: sg_one'; found {str(values)[:80]!r}.")
+    return values
+
+
+def explain(error: ValidationError) -> list[str]:
+    """What a ValidationError says, one line for each wrong value, for people."""
+    lines = []
+    for item in error.errors(include_url=False):
+        name = ".".join(str(part) for part in item["loc"] if part in RunConfig.model_fields) or ""
+        ours = item["type"] == "value_error"
+        message = str(item["ctx"]["error"]) if ours else f"{item['msg']}; found {item['input']!r}"
+        lines.append(f"{name}: {message}" if name else message)
+    return lines
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'method'?` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _known(field: str) -> Iterable[str]:
+    """The names a parameter can have, from the package that owns them; imported when asked, for torch takes seconds."""
+    if field == "method":
+        from fsslib.methods import METHODS as known
+    elif field == "backbone":
+        from fsslib.blocks.backbones import BACKBONES as known
+    elif field == "protocol":
+        from fsslib.metrics import PROTOCOLS as known
+    else:
+        from fsslib.data import DATA_SETS as known
+    return known
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    folds: tuple[int, ...]
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+def _data_set(name: str) -> _DataSet:
+    """The folds and domains a data set offers, and the domains to test in when none are named."""
+    if name == "pascal":
+        from fsslib.data.pascal import FOLDS
+
+        return _DataSet(tuple(range(len(FOLDS))), ("photo",), ())
+    from fsslib.data import toyworld as toy
+
+    return _DataSet((*toy.TEST_FOLDS, toy.DEVELOPMENT_FOLD), tuple(toy.DOMAINS), toy.TARGET_DOMAINS)

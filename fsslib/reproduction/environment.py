@@ -1,0 +1,101 @@
+"""What a number was made with: package versions, the state of the code, the device. For records and bug reports."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import fsslib
+from fsslib import paths
+
+PACKAGES = (
+    "fsslib",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "matplotlib",
+    "pydantic",
+    "papermill",
+    "nbval",
+)
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
+    """Versions by name, Python's and fsslib's first; None for what is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "fsslib": fsslib.__version__}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def git_state() -> dict[str, str | bool] | None:
+    """Commit and dirty flag (changed or untracked files) of the checkout fsslib runs from; None outside of one."""
+    root = paths.PACKAGE.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        # An installed package may lie inside somebody else's repository, whose commit says nothing.
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cpu_cores() -> int:
+    """Cores this process may use, which in a container or a batch job are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(wanted: str) -> str:
+    """The device's name for torch; "auto" is a GPU if there is one. Raises ValueError when one is wanted in vain."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch can use no GPU here. Take device auto or cpu; see `fsslib doctor`.")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """The name of a torch device's hardware: of "cuda" or "cuda:1" the GPU, else the processor."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return cpu_name()
+
+
+def peak_memory_bytes(device: str) -> dict[str, int | None]:
+    """The most memory this process has held so far: of the machine, and of the GPU when `device` is one."""
+    peak: dict[str, int | None] = {"host": None, "device": None}
+    if sys.platform != "win32":
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak["host"] = used if sys.platform == "darwin" else used * 1024
+    if device.startswith("cuda"):
+        import torch
+
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak

@@ -1,0 +1,288 @@
+"""One run: a config goes into the training notebook through papermill, and a result file comes out or an error.
+
+papermill by itself accepts misspelt parameters, a notebook whose `parameters` tag was lost and a folder it cannot write
+to, turns `false` into text, and leaves a notebook that looks fine when it was killed. So the notebook is inspected
+first, gets typed values, and a run counts as done only when papermill returned, no cell shows an error, and
+`result.json`, which the notebook writes last, is there and is this config's.
+"""
+
+import ast
+import contextlib
+import os
+import platform
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import yaml
+
+from fsslib import paths
+from fsslib.episodes import write_atomically
+from fsslib.reproduction import result
+from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
+
+
+@contextlib.contextmanager
+def _unavailable(module: str) -> Iterator[None]:
+    """Imports inside do without this optional module, unless it is loaded already."""
+    loaded = module in sys.modules
+    sys.modules.setdefault(module, None)
+    try:
+        yield
+    finally:
+        if not loaded:
+            del sys.modules[module]
+
+
+# nbformat imports jsonschema, which builds a grammar of international links, a kind of text that no notebook's schema
+# has. That takes over two seconds; without the module jsonschema leaves the check out.
+with _unavailable("rfc3987_syntax"):
+    import nbformat
+    import papermill
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+NOTEBOOK = "90_train_and_evaluate.ipynb"
+CONFIG = "run-config.yaml"
+
+
+class RunError(RuntimeError):
+    """A run that did not succeed, or could not be started. `notebook` is its executed copy where there is one."""
+
+    def __init__(self, message: str, notebook: Path | None = None):
+        super().__init__(message if notebook is None else f"{message}\nThe notebook as far as it came: {notebook}")
+        self.notebook = notebook
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped a run; its checkpoint is kept, and the next call goes on from there."""
+
+
+class ThisPython(AsyncKernelManager):
+    """Starts kernels with this interpreter and this copy of fsslib, whatever kernels the machine has installed."""
+
+    # After an interrupt the training cell writes a checkpoint; only a kernel that hangs needs this long.
+    shutdown_wait_time = 60.0
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        search = [str(paths.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return KernelSpec(
+            # ipykernel warns of unencrypted local connections at every start, and of sockets at an interrupted end.
+            argv=[sys.executable, "-m", "ipykernel_launcher", "--IPKernelApp.log_level=50", "-f", "{connection_file}"],
+            env={"PYTHONPATH": os.pathsep.join(search)},
+            name="python3",
+            display_name="Python 3",
+            language="python",
+        )
+
+
+def run(
+    config: RunConfig, *, force: bool = False, log_output: bool = False, notebook: Path | str | None = None
+) -> Path:
+    """Execute the training notebook with these parameters and return the path of its `result.json`.
+
+    All files go to `config.folder`. A run that is finished there is not repeated; one that was interrupted goes on from
+    its checkpoint; `force` starts it afresh. `log_output` shows what the notebook prints while it runs. `notebook`
+    names another notebook with the same parameters than the shipped one.
+
+    Raises RunError when the notebook does not take exactly the config's parameters, the folder cannot be written,
+    belongs to another config or is in use, and when the run fails: its notebook is then kept as `*.failed.ipynb`, with
+    papermill's note of the error on top. Raises RunInterrupted on Ctrl-C and SIGTERM.
+    """
+    notebook = Path(notebook) if notebook else paths.shipped("notebooks") / NOTEBOOK
+    check_notebook(notebook)
+    folder = config.folder.absolute()
+    _check_writable(folder)
+    with _only_runner_in(folder):
+        if force:
+            _remove_files_of_a_run(folder, notebook)
+        _check_belongs_to(folder, config)
+        if (folder / result.FILE).exists():
+            return folder / result.FILE
+        stated = config.model_dump(mode="json", exclude={"output"})
+        write_atomically(folder / CONFIG, yaml.safe_dump(stated, sort_keys=False))
+        with _sigterm_interrupts():
+            _execute(config, notebook, folder, log_output)
+    return folder / result.FILE
+
+
+def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool) -> None:
+    done, partial, failed = _copies(folder, notebook)
+    try:
+        executed = papermill.execute_notebook(
+            _plain(notebook),
+            _plain(partial),
+            parameters=config.model_dump(mode="json") | {"output": str(folder)},
+            kernel_name="python3",
+            kernel_manager_class=ThisPython,
+            cwd=str(paths.project_root()),
+            start_timeout=300,
+            progress_bar=sys.stderr.isatty(),
+            stdout_file=sys.stdout if log_output else None,
+            stderr_file=sys.stderr if log_output else None,
+        )
+        if problem := _missing_for_success(executed, folder, config):
+            raise RunError(problem)
+    except KeyboardInterrupt as interrupt:
+        then = "goes on from its checkpoint" if (folder / "checkpoint.pt").exists() else "starts at the first step"
+        raise RunInterrupted(f"Interrupted in {folder}. The same call {then}.") from interrupt
+    except Exception as error:
+        if partial.exists():
+            os.replace(partial, failed)
+        raise RunError(_what_failed(error), failed if failed.exists() else None) from error
+    os.replace(partial, done)
+    failed.unlink(missing_ok=True)
+
+
+def check_notebook(path: Path) -> None:
+    """Raise RunError unless one cell is tagged `parameters` and sets exactly RunConfig's fields, to literals."""
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except FileNotFoundError as error:
+        raise RunError(f"There is no notebook {path}. Install fsslib again, or restore the file.") from error
+    except Exception as error:
+        raise RunError(f"{path} cannot be read as a notebook ({error}). Restore the file.") from error
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise RunError(
+            f"{path} has {len(tagged)} cells tagged 'parameters'; a run needs exactly one, else its values would not "
+            "arrive. Tag the cell that sets the parameters (in JupyterLab: property inspector, cell tags)."
+        )
+    found, wanted = _assigned_names(tagged[0].source, path), set(RunConfig.model_fields)
+    if found != wanted:
+        lacks, extra = ", ".join(sorted(wanted - found)), ", ".join(sorted(found - wanted))
+        raise RunError(
+            f"The parameters of {path} are not those of RunConfig: it lacks {lacks or 'nothing'}; RunConfig does not "
+            f"know {extra or 'nothing else'}. Give both the same names."
+        )
+
+
+def _assigned_names(source: str, path: Path) -> set[str]:
+    """The names that the lines `name = literal` or `name: type = literal` of a parameters cell set."""
+    names = set()
+    try:
+        for line in ast.parse(source).body:
+            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+            ast.literal_eval(line.value)
+            names.update(target.id for target in targets)
+    except (SyntaxError, AttributeError, ValueError, TypeError) as error:
+        raise RunError(
+            f"The parameters cell of {path} must hold lines such as 'fold: int = 0' only ({error})."
+        ) from error
+    return names
+
+
+def _missing_for_success(executed: nbformat.NotebookNode, folder: Path, config: RunConfig) -> str | None:
+    """What a notebook that papermill let pass lacks of a finished run, or None."""
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"Cell [{cell.execution_count}] ended with {output.ename}: {output.evalue}"
+    if executed.metadata.papermill.end_time is None:
+        return "The notebook stopped before its end."
+    if not (folder / result.FILE).exists():
+        return f"The notebook ended without writing {result.FILE}: its last cell must call write_result."
+    if result.config_of(folder / result.FILE).sha256 != config.sha256:
+        return f"{result.FILE} was written for other parameters than the run's."
+    return None
+
+
+def _what_failed(error: Exception) -> str:
+    if isinstance(error, RunError):
+        return str(error)
+    if isinstance(error, PapermillExecutionError):
+        return f"The run failed in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
+    if isinstance(error, DeadKernelError):
+        return "The run's kernel died, most often because memory ran out: try a smaller batch_size or image_size."
+    return f"The run failed outside of its cells with {type(error).__name__}: {error}"
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"The output folder {folder} cannot be written to ({error.strerror}). Choose another with output=..., or "
+            "change its permissions."
+        ) from error
+
+
+def _check_belongs_to(folder: Path, config: RunConfig) -> None:
+    """Raise RunError when the folder holds another config's run, whose checkpoint would be taken for this one's."""
+    for name, read in ((CONFIG, lambda path: parse(load(path))), (result.FILE, result.config_of)):
+        if not (path := folder / name).exists():
+            continue
+        try:
+            other = read(path)
+        except (ConfigError, ValueError) as error:
+            raise RunError(
+                f"{path} is damaged or of another version ({error}). Delete it, or start afresh (force)."
+            ) from error
+        if other.sha256 != config.sha256:
+            mine, theirs = config.model_dump(), other.model_dump()
+            differing = [name for name in mine if mine[name] != theirs[name] and name not in ("output", "device")]
+            raise RunError(
+                f"{folder} belongs to a run with {', '.join(f'{n} = {theirs[n]!r}' for n in differing)}; this one has "
+                f"{', '.join(f'{n} = {mine[n]!r}' for n in differing)}. Choose another output, or start afresh (force)."
+            )
+
+
+def _remove_files_of_a_run(folder: Path, notebook: Path) -> None:
+    """Only what a run writes: the folder is the user's, and may hold other things."""
+    names = (CONFIG, result.FILE, "checkpoint.pt", *(path.name for path in _copies(folder, notebook)))
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _copies(folder: Path, notebook: Path) -> tuple[Path, Path, Path]:
+    """Where the executed notebook goes: when done, while it runs, and when it failed."""
+    done = folder / notebook.name
+    return done, done.with_suffix(".partial.ipynb"), done.with_suffix(".failed.ipynb")
+
+
+@contextlib.contextmanager
+def _only_runner_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
+    lock, owner = filelock.FileLock(folder / ".lock", timeout=0), folder / ".runner"
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise RunError(f"{folder} is in use by {who}. Wait for it, or choose another output.") from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM, which batch systems send before they kill, as Ctrl-C: time enough for a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _plain(path: Path) -> str:
+    """The path for papermill, which would read braces in it as placeholders."""
+    return str(path).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,90 @@
+"""From repeated runs to a verdict: Student's t intervals, paired differences, Holm's correction.
+
+The unit is a run (fold and seed, or draw and seed), never an episode: episodes of one model share its luck. Intervals are
+Student's t, because a percentile bootstrap of nominal 95 % covers 73 % at n = 3 and 83 % at n = 5.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+FEWEST_FOR_AN_INTERVAL = 5
+FEWEST_FOR_A_VERDICT = 10
+
+Verdict = Literal["holds", "does not hold", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over n runs with its two-sided interval at `level`, and the p value of "the mean is 0" (both None below n = 5)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f"{self.mean:+.1f} (n={self.n}, too few for an interval)"
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}] (n={self.n})"
+
+
+def student_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
+    """The mean of `values` with Student's t interval. Fewer than five values get no interval; none at all raise ValueError.
+
+    Values that are all equal give an interval of width 0, and p is 1 when they are all 0, else 0.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("An interval needs at least one value.")
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError(f"An interval needs finite values; found {list(values)}.")
+    mean = math.fsum(values) / n
+    if n < FEWEST_FOR_AN_INTERVAL:
+        return Interval(mean, None, None, n, None, level)
+    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    if error == 0:
+        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 0.0, level)
+    reach = stats.t.ppf((1 + level) / 2, n - 1) * error
+    return Interval(mean, mean - reach, mean + reach, n, 2 * stats.t.sf(abs(mean) / error, n - 1), level)
+
+
+def paired_difference(
+    ours: Mapping[Hashable, float], baseline: Mapping[Hashable, float], *, level: float = 0.95
+) -> Interval:
+    """`ours` minus `baseline`, unit by unit; keys name the units, for instance (fold, seed).
+
+    Raises ValueError when the units differ, naming those without a partner: a pair must not be dropped in silence.
+    """
+    if lonely := set(ours) ^ set(baseline):
+        raise ValueError(f"These units are in only one of the two samples: {sorted(map(str, lonely))}.")
+    return student_interval([ours[key] - baseline[key] for key in sorted(ours, key=str)], level=level)
+
+
+def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
+    """P values corrected for having asked several questions (Holm 1979), in the order given.
+
+    The smallest is multiplied by m, the next by m - 1, and so on; none may fall below one before it, none exceeds 1.
+    """
+    adjusted, floor = {}, 0.0
+    for rank, key in enumerate(sorted(p_values, key=lambda k: p_values[k])):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[key]))
+        adjusted[key] = floor
+    return {key: adjusted[key] for key in p_values}
+
+
+def verdict(difference: Interval, *, p: float | None = None, alpha: float = 0.05) -> Verdict:
+    """Whether "ours is better" holds: the sign of a difference that is significant at `alpha`, given n >= 10.
+
+    `p` is the corrected p value where several claims are judged together, by default the interval's own. A significant
+    difference the wrong way is "does not hold"; everything else is "inconclusive".
+    """
+    p = difference.p if p is None else p
+    if difference.n < FEWEST_FOR_A_VERDICT or p is None or p >= alpha:
+        return "inconclusive"
+    return "holds" if difference.mean > 0 else "does not hold"

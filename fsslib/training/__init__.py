@@ -1,0 +1,1 @@
+"""Training and evaluation: a recipe's phases, the loop, checkpoints, and scoring on frozen episodes."""

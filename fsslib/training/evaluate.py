@@ -1,0 +1,61 @@
+"""Scoring a method on frozen episodes under a named protocol."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fsslib.episodes import Episode, EpisodeSet
+from fsslib.methods.base import Method, Prediction
+from fsslib.metrics import FewShotMeter, protocol_named
+
+
+def evaluate(
+    method: Method,
+    episodes: EpisodeSet,
+    protocol: str = "toy",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 25,
+    progress: bool = False,
+) -> FewShotMeter:
+    """The pixel counts of `method` on all episodes of a manifest; `.compute()` makes scores of them.
+
+    The method is in eval mode meanwhile and gets its mode back. The result does not depend on `batch_size`. Protocol
+    "original" needs episodes that carry `query_originals`, and one whose method gives scores.
+    """
+    rule = protocol_named(protocol)
+    meter = FewShotMeter(dict.fromkeys(c for row in episodes.manifest.rows for c in row.classes))
+    was_training = method.training
+    method.to(device).eval()
+    method.compute_dtype = dtype
+    try:
+        batches = episodes.batches(batch_size)
+        for episode in tqdm(batches, total=-(-len(episodes) // batch_size), leave=False, disable=not progress):
+            episode = episode.to(device)
+            with torch.inference_mode():
+                prediction = method.predict(episode)
+            if rule.labels_at == "input":
+                meter.update(prediction.labels, episode.query_labels, episode.class_ids, prediction.presence)
+            else:
+                for labels, truth, ids, presence in _at_original_size(prediction, episode):
+                    meter.update(labels, truth, ids, presence)
+    finally:
+        method.train(was_training)
+    return meter
+
+
+def _at_original_size(prediction: Prediction, episode: Episode) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """One query at a time, its scores brought to the size of its original label map."""
+    if episode.query_originals is None or prediction.scores is None:
+        raise ValueError(
+            'Protocol "original" needs episodes with label maps at their original size (open the data set with '
+            "keep_originals=True) and a method whose predictions carry scores."
+        )
+    for row, truth in enumerate(episode.query_originals):
+        truth = truth.to(prediction.labels.device)[None]
+        scores = F.interpolate(prediction.scores[row : row + 1], truth.shape[-2:], mode="bilinear", align_corners=False)
+        yield scores.argmax(1), truth, episode.class_ids[row : row + 1], prediction.presence[row : row + 1]

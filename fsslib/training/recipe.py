@@ -1,0 +1,112 @@
+"""What to train, as data: a list of phases, each with its batches, steps, optimisers and schedule. Read from YAML."""
+
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from fsslib.methods.base import Method
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OptimizerSpec(_Strict):
+    """One optimiser. `group_lr` multiplies the rate of parameter groups that the method names."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD only")
+    weight_decay: float = Field(0.0, ge=0)
+    group_lr: dict[str, float] = {}
+
+    def build(self, groups: list[dict]) -> torch.optim.Optimizer:
+        """The optimiser over a method's parameter groups. Raises ValueError for a rate whose group is not there."""
+        names = {g["name"] for g in groups}
+        if unknown := sorted(set(self.group_lr) - names):
+            raise ValueError(f"group_lr names {', '.join(unknown)}; the method's groups are {', '.join(sorted(names))}.")
+        settings: list[dict] = []
+        for group in groups:
+            scale = group.get("lr_scale", 1.0) * self.group_lr.get(group["name"], 1.0)
+            settings.append({"weight_decay": self.weight_decay} | group | {"lr": self.lr * scale, "base_lr": self.lr * scale})
+        if self.name == "sgd":
+            return torch.optim.SGD(settings, lr=self.lr, momentum=self.momentum)
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name](settings, lr=self.lr)
+
+
+class Schedule(_Strict):
+    """How the learning rates move over a phase: a factor of the base rate, a pure function of the step."""
+
+    name: Literal["constant", "cosine", "poly"] = "constant"
+    power: float = Field(0.9, gt=0, description="poly only")
+    warmup: int = Field(0, ge=0, description="steps of linear rise at the start")
+
+    def factor(self, step: int, steps: int) -> float:
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.name == "constant":
+            return rise
+        done = step / max(steps, 1)
+        return rise * (0.5 * (1 + math.cos(math.pi * done)) if self.name == "cosine" else (1 - done) ** self.power)
+
+
+class Phase(_Strict):
+    """A stretch of training: `data` names one of the streams given to `fit`, `optimizers` those the method has groups for."""
+
+    name: str
+    data: str = "source"
+    steps: int = Field(ge=0)
+    optimizers: dict[str, OptimizerSpec]
+    schedule: Schedule = Schedule()
+
+
+class Recipe(_Strict):
+    """The phases of a training, in order."""
+
+    phases: tuple[Phase, ...]
+
+    @classmethod
+    def load(cls, name: str | Path) -> "Recipe":
+        """A recipe of the package by name (`sg_one`), or a YAML file by path."""
+        shelf = resources.files("fsslib.training") / "recipes"
+        known = sorted(f.name.removesuffix(".yaml") for f in shelf.iterdir() if f.name.endswith(".yaml"))
+        if str(name) in known:
+            return cls.model_validate(yaml.safe_load((shelf / f"{name}.yaml").read_text(encoding="utf-8")))
+        if not Path(name).is_file():
+            raise ValueError(f"No recipe {str(name)!r}: give a YAML file, or one of {', '.join(known)}.")
+        return cls.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
+
+    def with_changes(self, *, steps: int | None = None, learning_rate: float | None = None) -> "Recipe":
+        """The recipe with its phases' steps scaled to `steps` in all, or with another base learning rate in every optimiser."""
+        phases = list(self.phases)
+        if steps is not None:
+            total = sum(p.steps for p in phases)
+            ends = [round(steps * sum(p.steps for p in phases[: i + 1]) / max(total, 1)) for i in range(len(phases))]
+            phases = [p.model_copy(update={"steps": end - start}) for p, start, end in zip(phases, [0, *ends], ends)]
+        if learning_rate is not None:
+            if not learning_rate > 0:
+                raise ValueError(f"A learning rate is above 0; found {learning_rate}.")
+            phases = [
+                p.model_copy(
+                    update={
+                        "optimizers": {k: o.model_copy(update={"lr": learning_rate}) for k, o in p.optimizers.items()}
+                    }
+                )
+                for p in phases
+            ]
+        return Recipe(phases=tuple(phases))
+
+    def optimizers_of(self, phase: int, method: Method) -> dict[str, torch.optim.Optimizer]:
+        """Fresh optimisers for a phase over the method's parameter groups."""
+        groups = method.parameter_groups()
+        wanted = self.phases[phase].optimizers
+        if unknown := sorted(set(wanted) - set(groups)):
+            raise ValueError(
+                f"Phase {self.phases[phase].name!r} wants optimisers for {', '.join(unknown)}; "
+                f"{type(method).__name__} has parameters for {', '.join(groups)}."
+            )
+        return {name: spec.build(groups[name]) for name, spec in wanted.items()}

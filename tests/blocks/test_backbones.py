@@ -1,0 +1,614 @@
+"""Backbones: grids, parity with torchvision, dilation, frozen batch norm, and weights that are all there or refused."""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from fsslib import paths
+from fsslib.blocks import backbones
+from fsslib.blocks.backbones import BACKBONES, WeightsError, build_backbone, replace_stride_with_dilation
+
+FIRST_THREE = ("layer1", "layer2", "layer3")
+# Small enough to run for real on one thread; the larger networks are checked by shape on the meta device.
+RUNNABLE = {
+    "tiny": {},
+    "resnet18": {"stages": FIRST_THREE},
+    "resnet50": {"stages": ("layer1", "layer2")},
+    "vgg16": {},
+}
+
+
+def seeded(name, **options):
+    torch.manual_seed(0)
+    return build_backbone(name, **options)
+
+
+def images(height, width, batch=2, seed=0):
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def normalised(x):
+    """The normalisation written out once more, channel by channel."""
+    return torch.stack([(x[:, 0] - 0.485) / 0.229, (x[:, 1] - 0.456) / 0.224, (x[:, 2] - 0.406) / 0.225], dim=1)
+
+
+@functools.cache
+def without_memory(name, **options):
+    """A backbone on the meta device: it has shapes, but neither numbers nor costs."""
+    with torch.device("meta"):
+        return build_backbone(name, **options).eval()
+
+
+def grids(backbone, height, width):
+    return [tuple(features.shape[2:]) for features in backbone(torch.empty(1, 3, height, width, device="meta"))]
+
+
+# Grids and channels
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "strides", "parameters"),
+    [
+        ("resnet18", (128, 256, 512), (8, 8, 8), 11_689_512 - 513_000),
+        ("resnet34", (128, 256, 512), (8, 8, 8), 21_797_672 - 513_000),
+        ("resnet50", (512, 1024, 2048), (8, 8, 8), 25_557_032 - 2_049_000),
+        ("resnet101", (512, 1024, 2048), (8, 8, 8), 44_549_160 - 2_049_000),
+        ("vgg16", (256, 512, 512), (8, 8, 8), 14_714_688),
+    ],
+)
+def test_defaults_are_the_last_three_stages_with_the_published_parameter_counts(name, channels, strides, parameters):
+    backbone = without_memory(name)
+    maps = backbone(torch.empty(2, 3, 64, 64, device="meta"))
+    assert (backbone.name, backbone.channels, backbone.strides) == (name, channels, strides)
+    assert [tuple(f.shape) for f in maps] == [(2, c, 64 // s, 64 // s) for c, s in zip(channels, strides)]
+    assert sum(p.numel() for p in backbone.parameters()) == parameters
+    assert backbone.weights == backbones.WeightsRecord(source="none", sha256=None, loaded=0, missing=(), unexpected=())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size", "expected"),
+    [
+        ("resnet50", {"output_stride": 32}, (400, 400), [50, 25, 13]),  # HSNet
+        ("resnet101", {"output_stride": 32}, (400, 400), [50, 25, 13]),
+        ("resnet50", {}, (473, 473), [60, 60, 60]),  # PFENet
+        ("resnet18", {}, (256, 256), [32, 32, 32]),
+        ("resnet34", {"output_stride": 16}, (256, 256), [32, 16, 16]),
+        ("vgg16", {"block5_dilation": 2}, (417, 417), [53, 53, 53]),  # PANet
+        ("tiny", {"stages": ("stage1", "stage4")}, (64, 64), [32, 16]),
+        ("tiny", {}, (256, 256), [64, 64, 64]),
+    ],
+)
+def test_published_grid_sizes(name, options, size, expected):
+    assert grids(without_memory(name, **options), *size) == [(n, n) for n in expected]
+
+
+def test_sg_one_grid_of_a_voc_image():
+    backbone = without_memory("vgg16", stages=("block1", "block2", "block3", "block4", "block5"))
+    assert grids(backbone, 375, 500) == [(188, 250), (94, 125), (47, 63), (47, 63), (47, 63)]
+
+
+@given(
+    backbone=st.sampled_from(
+        [
+            ("tiny", {}),
+            ("vgg16", {"block5_dilation": 2}),
+            ("resnet18", {}),
+            ("resnet34", {"output_stride": 16}),
+            ("resnet50", {"output_stride": 32}),
+            ("resnet18", {"stages": ("layer1", "layer3")}),
+        ]
+    ),
+    height=st.integers(1, 500),
+    width=st.integers(1, 500),
+)
+@settings(deadline=None, max_examples=25)
+def test_the_grid_is_the_size_over_the_stride_rounded_up(backbone, height, width):
+    name, options = backbone
+    backbone = without_memory(name, **options)
+    expected = [(int(np.ceil(height / s)), int(np.ceil(width / s))) for s in backbone.strides]
+    assert grids(backbone, height, width) == expected
+
+
+def test_stages_come_finest_first_and_later_ones_are_gone():
+    backbone = seeded("resnet18", stages=["layer3", "layer1"])
+    assert backbone.stages == ("layer1", "layer3")
+    assert [tuple(f.shape[1:]) for f in backbone(images(33, 47))] == [(64, 9, 12), (256, 5, 6)]
+    assert list(dict(backbone.network.named_children())) == [
+        "conv1",
+        "bn1",
+        "relu",
+        "maxpool",
+        "layer1",
+        "layer2",
+        "layer3",
+    ]
+    assert not any("layer4" in key or "fc" in key for key in backbone.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("resnet19", {}, "tiny, resnet18, resnet34, resnet50, resnet101, vgg16"),
+        ("resnet18", {"stages": ("stage1",)}, "layer1.*found .*stage1"),
+        ("resnet18", {"stages": ()}, "one or more of"),
+        ("resnet18", {"stages": ("layer1", "layer1")}, "each once"),
+        ("resnet18", {"stages": "layer1"}, "found 'layer1'"),
+        ("resnet50", {"output_stride": 4}, "8 or 16 or 32; found 4"),
+        ("vgg16", {"output_stride": 16}, "output_stride 8; found 16"),
+        ("tiny", {"output_stride": 8}, "output_stride 4; found 8"),
+        ("resnet18", {"block5_dilation": 2}, "option of vgg16"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_what_can(name, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        build_backbone(name, **options)
+
+
+# What every backbone does
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_gradients_reach_every_parameter_and_the_image(name):
+    backbone = seeded(name, **RUNNABLE[name])
+    x = images(37, 52).requires_grad_()
+    sum((features**2).mean() for features in backbone(x)).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.parameters())
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_a_saved_state_dict_gives_equal_features(name, tmp_path):
+    original = seeded(name, **RUNNABLE[name])
+    original(images(32, 32))  # moves the batch norms' statistics away from their start
+    torch.save(original.state_dict(), tmp_path / "backbone.pth")
+    copy = build_backbone(name, **RUNNABLE[name])
+    x = images(33, 41, seed=1)
+    different = copy.eval()(x)
+    copy.load_state_dict(torch.load(tmp_path / "backbone.pth", weights_only=True))
+    for wanted, found, before in zip(original.eval()(x), copy(x), different):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+        assert not torch.allclose(before, wanted)
+    assert all(key.startswith("network.") for key in original.state_dict())
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_bfloat16_autocast_gives_nearly_the_same_features(name):
+    backbone = seeded(name, **RUNNABLE[name]).eval()
+    with torch.no_grad():
+        wanted = backbone(images(64, 64))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = backbone(images(64, 64))
+    for exact, rough in zip(wanted, found):
+        assert rough.dtype == torch.bfloat16
+        assert 0 < (rough.float() - exact).norm() < 0.03 * exact.norm()
+    assert all(p.dtype == torch.float32 for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18"])
+def test_random_weights_follow_the_seed(name):
+    one, same = seeded(name, **RUNNABLE[name]), seeded(name, **RUNNABLE[name])
+    other = build_backbone(name, **RUNNABLE[name])
+    first = next(iter(one.network.parameters()))
+    assert torch.equal(first, next(iter(same.network.parameters())))
+    assert not torch.equal(first, next(iter(other.network.parameters())))
+
+
+# tiny
+
+
+def test_tiny_gives_three_maps_of_stride_4_and_is_small():
+    backbone = seeded("tiny")
+    assert (backbone.stages, backbone.strides) == (("stage2", "stage3", "stage4"), (4, 4, 4))
+    assert [tuple(f.shape) for f in backbone(images(64, 64))] == [(2, c, 16, 16) for c in backbone.channels]
+    assert sum(p.numel() for p in backbone.parameters()) < 500_000
+
+
+def test_tiny_normalises_its_images():
+    mean_colour = torch.tensor([0.485, 0.456, 0.406])[None, :, None, None].expand(1, 3, 16, 16)
+    backbone = seeded("tiny").eval()  # no bias anywhere and untouched batch norm: zero in, zero out
+    assert all(features.abs().max() < 1e-5 for features in backbone(mean_colour))
+    assert all(features.abs().max() > 1e-2 for features in backbone(1 - mean_colour))
+
+
+def test_tiny_ends_without_a_relu():
+    stage3, stage4 = seeded("tiny", stages=("stage3", "stage4"))(images(64, 64))
+    assert stage3.min() == 0
+    assert stage4.min() < -1
+
+
+def test_a_grid_point_of_tiny_sees_33_pixels():
+    x = images(64, 64, batch=1).requires_grad_()
+    features = seeded("tiny", stages=("stage4",)).eval()(x)[0]
+    features[0, :, 8, 8].square().sum().backward()
+    rows, columns = x.grad[0].abs().sum(0).nonzero(as_tuple=True)
+    assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (32 - 16, 32 + 16)
+
+
+# ResNets
+
+
+@pytest.mark.parametrize(
+    ("name", "dilate"), [("resnet18", None), ("resnet50", None), ("resnet50", [False, True, True])]
+)
+def test_resnet_features_equal_torchvisions(name, dilate):
+    torch.manual_seed(0)
+    reference = torchvision.models.get_model(name, replace_stride_with_dilation=dilate).eval()
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    backbone = build_backbone(name, stages=stages, output_stride=8 if dilate else 32).eval()
+    names = backbones._torchvision_names(backbone.network)
+    backbone.network.load_state_dict({own: reference.state_dict()[key] for key, own in names.items()})
+    x = images(65, 90, batch=1)
+    with torch.no_grad():
+        wanted = create_feature_extractor(reference, list(stages))(normalised(x))
+        found = backbone(x)
+    for stage, features in zip(stages, found, strict=True):
+        torch.testing.assert_close(features, wanted[stage], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "size"),
+    [("resnet18", 8, (64, 64)), ("resnet18", 8, (75, 50)), ("resnet18", 16, (75, 50)), ("resnet50", 8, (50, 33))],
+)
+def test_a_dilated_resnet_holds_the_strided_features_at_every_so_many_grid_points(name, output_stride, size):
+    strided, dense = seeded(name, output_stride=32).eval(), seeded(name, output_stride=output_stride).eval()
+    for key, tensor in strided.state_dict().items():
+        assert torch.equal(tensor, dense.state_dict()[key]), key
+    with torch.no_grad():
+        for coarse, fine, s, t in zip(strided(images(*size)), dense(images(*size)), strided.strides, dense.strides):
+            torch.testing.assert_close(fine[..., :: s // t, :: s // t], coarse, rtol=1e-4, atol=1e-4)
+
+
+def test_the_dilation_helper_edits_strides_and_dilations_only():
+    stage = torchvision.models.resnet34().layer4
+    before = {key: tensor.clone() for key, tensor in stage.state_dict().items()}
+    replace_stride_with_dilation(stage, 4)
+    assert before.keys() == stage.state_dict().keys()
+    assert all(torch.equal(before[key], tensor) for key, tensor in stage.state_dict().items())
+    convolutions = {key: m for key, m in stage.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {m.stride for m in convolutions.values()} == {(1, 1)}
+    assert convolutions.pop("0.downsample.0").dilation == (1, 1)
+    assert [m.dilation[0] for m in convolutions.values()] == [2, 4, 4, 4, 4, 4]
+    assert all(m.padding == m.dilation for m in convolutions.values())
+    assert stage(torch.rand(1, 256, 7, 9)).shape == (1, 512, 7, 9)
+
+
+# VGG16
+
+
+def vgg16_by_hand(network, x, dilation):
+    """SG-One's five blocks from the thirteen weight tensors alone."""
+    tensors = list(network.state_dict().values())
+    kernels = list(zip(tensors[::2], tensors[1::2], strict=True))
+    blocks, first = [], 0
+    for count, stride, reach in [(2, 2, 1), (2, 2, 1), (3, 2, 1), (3, 1, 1), (3, 1, dilation)]:
+        for weight, bias in kernels[first : first + count]:
+            x = F.conv2d(x, weight, bias, padding=reach, dilation=reach).clamp(min=0)
+        # A pool's padding never wins: every value is at least 0 after the ReLU.
+        windows = F.unfold(x.flatten(0, 1)[:, None], 3, padding=1, stride=stride).amax(1)
+        x = windows.reshape(*x.shape[:2], (x.shape[2] - 1) // stride + 1, -1)
+        blocks.append(x)
+        first += count
+    return blocks
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_vgg16_is_sg_ones_layout(dilation):
+    stages = ("block1", "block2", "block3", "block4", "block5")
+    backbone = seeded("vgg16", stages=stages, block5_dilation=dilation)
+    x = images(37, 50)
+    with torch.no_grad():
+        wanted = vgg16_by_hand(backbone.network, normalised(x), dilation)
+        for found, expected in zip(backbone(x), wanted, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vgg16_carries_torchvisions_tensor_names_shapes_and_initial_spread():
+    with torch.device("meta"):
+        reference = torchvision.models.vgg16().features.state_dict(prefix="features.")
+    network = seeded("vgg16").network
+    names = backbones._torchvision_names(network)
+    assert {key: network.state_dict()[own].shape for key, own in names.items()} == {
+        key: tensor.shape for key, tensor in reference.items()
+    }
+    for convolution in (m for m in network.modules() if isinstance(m, nn.Conv2d)):
+        spread = (2 / (9 * convolution.out_channels)) ** 0.5
+        assert abs(convolution.weight.std().item() / spread - 1) < 0.05
+        assert convolution.bias.abs().max() == 0
+
+
+def test_panets_vgg16_is_one_cut_away():
+    backbone = seeded("vgg16", stages=("block5",), block5_dilation=2)
+    backbone.network.block5 = backbone.network.block5[:-2]
+    (features,) = backbone(images(41, 41))
+    assert features.shape == (2, 512, 6, 6)
+    assert features.min() < 0
+
+
+# Frozen batch norm
+
+
+def statistics(backbone):
+    return {k: v.clone() for k, v in backbone.state_dict().items() if "running" in k or "num_batches" in k}
+
+
+def train_one_step(backbone):
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    sum((features**2).mean() for features in backbone(images(32, 32))).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_batch_norm_keeps_its_statistics_and_affine_through_a_training_step(name, frozen):
+    backbone = seeded(name, frozen_batch_norm=frozen)
+    parent = nn.Sequential(backbone).eval().train()  # as a method holding a backbone does
+    assert parent.training
+    assert backbone.training
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(m.training is not frozen for m in norms)
+    kernel = next(iter(backbone.network.parameters())).clone()
+    affine = [m.weight.clone() for m in norms]
+    before = statistics(backbone)
+    train_one_step(backbone)
+    assert not torch.equal(kernel, next(iter(backbone.network.parameters())))
+    after = statistics(backbone)
+    assert all(torch.equal(before[key], after[key]) is frozen for key in before)
+    assert all(torch.equal(old, m.weight) is frozen for old, m in zip(affine, norms))
+    assert all((m.weight.grad is None and m.bias.grad is None) is frozen for m in norms)
+    assert all(m.weight.requires_grad is not frozen for m in norms)
+
+
+# Weights
+
+
+@pytest.fixture(scope="module")
+def resnet18_state():
+    torch.manual_seed(5)
+    return torchvision.models.resnet18().state_dict()
+
+
+@pytest.fixture(scope="module")
+def resnet18_file(resnet18_state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(resnet18_state, path)
+    return path
+
+
+def save(path, state):
+    torch.save(state, path)
+    return path
+
+
+def test_a_whole_file_loads_and_is_recorded(resnet18_file, resnet18_state):
+    backbone = build_backbone("resnet18", weights=resnet18_file, stages=FIRST_THREE)
+    loaded = backbone.network.state_dict()
+    assert all(torch.equal(tensor, resnet18_state[key]) for key, tensor in loaded.items())
+    record = backbone.weights
+    assert (record.source, record.loaded, record.missing) == ("resnet18.pth", len(loaded), ())
+    assert set(record.unexpected) == {k for k in resnet18_state if k.startswith(("layer4.", "fc."))}
+    digest = hashlib.sha256()
+    for key in sorted(loaded):
+        digest.update(key.encode() + loaded[key].numpy().tobytes())
+    assert record.sha256 == digest.hexdigest()
+    assert backbone.frozen_batch_norm
+    assert not backbone.network.bn1.training
+    assert not build_backbone("resnet18", weights=resnet18_file, frozen_batch_norm=False).frozen_batch_norm
+    assert not build_backbone("resnet18").frozen_batch_norm
+
+
+def test_half_precision_is_widened_and_batch_counters_may_be_missing(resnet18_state, tmp_path):
+    halves = {k: v.half() for k, v in resnet18_state.items() if not k.endswith("num_batches_tracked")}
+    backbone = build_backbone("resnet18", weights=save(tmp_path / "half.pth", halves), stages=("layer1",))
+    for key, parameter in backbone.network.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, halves[key].float())
+    assert backbone.weights.missing == tuple(
+        f"{norm}.num_batches_tracked"
+        for norm in ("bn1", "layer1.0.bn1", "layer1.0.bn2", "layer1.1.bn1", "layer1.1.bn2")
+    )
+
+
+def test_the_hash_depends_on_values_and_names(resnet18_file, resnet18_state, tmp_path):
+    changed = dict(resnet18_state)
+    changed["conv1.weight"] = changed["conv1.weight"] + 1e-3
+    other = save(tmp_path / "changed.pth", changed)
+    first, again, different = (
+        build_backbone("resnet18", weights=f).weights for f in (resnet18_file, resnet18_file, other)
+    )
+    assert first.sha256 == again.sha256 != different.sha256
+    swapped = {"a": torch.ones(2), "b": torch.zeros(2)}, {"b": torch.ones(2), "a": torch.zeros(2)}
+    assert backbones.tensors_sha256(swapped[0]) != backbones.tensors_sha256(swapped[1])
+
+
+def test_a_relative_path_is_also_looked_for_below_the_data_root(resnet18_state, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "weights").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    layer1 = {k: v for k, v in resnet18_state.items() if k.startswith(("conv1", "bn1", "layer1"))}
+    save(tmp_path / "data" / "weights" / "net.pth", layer1)
+    from_data = build_backbone("resnet18", weights="net.pth", stages=("layer1",))
+    assert torch.equal(from_data.network.conv1.weight, layer1["conv1.weight"])
+    layer1["conv1.weight"] = layer1["conv1.weight"] + 1
+    save(tmp_path / "here" / "net.pth", layer1)  # a file at the path as given goes first
+    as_given = build_backbone("resnet18", weights=Path("net.pth"), stages=("layer1",))
+    assert torch.equal(as_given.network.conv1.weight, layer1["conv1.weight"])
+    with pytest.raises(WeightsError, match=r"No weights file at other\.pth or .*weights.other\.pth.*'imagenet'"):
+        build_backbone("resnet18", weights="other.pth")
+
+
+def test_vgg16_weights_go_to_their_convolutions(tmp_path):
+    with torch.device("meta"):
+        state = torchvision.models.vgg16().features.state_dict(prefix="features.")
+    state = {key: torch.full(t.shape, float(i), dtype=torch.float16) for i, (key, t) in enumerate(state.items())}
+    state["classifier.6.weight"] = torch.zeros(1000, 4)
+    backbone = build_backbone("vgg16", weights=save(tmp_path / "vgg16.pth", state), stages=("block2", "block4"))
+    values = [tensor.unique().tolist() for tensor in backbone.network.parameters()]
+    assert values == [[float(i)] for i in range(20)]
+    assert backbone.weights.loaded == 20
+    block5 = {f"features.{i}.{kind}" for i in (24, 26, 28) for kind in ("weight", "bias")}
+    assert set(backbone.weights.unexpected) == block5 | {"classifier.6.weight"}
+    assert not backbone.frozen_batch_norm
+
+
+def broken_states(state):
+    without = {k: v for k, v in state.items() if k != "layer2.0.conv1.weight"}
+    return {
+        "one tensor gone": (without, r"lacks: 1 \(layer2\.0\.conv1\.weight\); of another shape or kind: 0; unknown: 0"),
+        "no statistics": (
+            {k: v for k, v in state.items() if k != "bn1.running_mean"},
+            r"lacks: 1 \(bn1\.running_mean\)",
+        ),
+        "another shape": (
+            {**state, "conv1.weight": torch.zeros(64, 4, 7, 7)},
+            r"conv1\.weight float\[64, 4, 7, 7\] for float\[64, 3, 7, 7\]",
+        ),
+        "integers": (
+            {**state, "conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)},
+            r"conv1\.weight integer\[64, 3, 7, 7\] for float",
+        ),
+        "a stranger": ({**state, "layer1.2.conv1.weight": torch.zeros(1)}, r"unknown: 1 \(layer1\.2\.conv1\.weight\)"),
+        "a prefix": (
+            {f"module.{k}": v for k, v in state.items()},
+            r"lacks: 100 .*unknown: 122 \(module\.conv1\.weight",
+        ),
+        "a checkpoint": ({"state_dict": state, "epoch": 3}, r"not a state dict .* dict with 2 \(state_dict; epoch\)"),
+        "nothing": ({}, "not a state dict"),
+        "a list": ([1, 2], "not a state dict .* but a list"),
+        "up to layer3": (
+            {k: v for k, v in state.items() if not k.startswith(("layer4", "fc"))},
+            r"only up to layer3: nothing of layer4\. Ask for stages up to layer3",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", broken_states({}).keys())
+def test_weights_that_do_not_fit_are_refused_and_named(case, resnet18_state, tmp_path):
+    state, complaint = broken_states(resnet18_state)[case]
+    with pytest.raises(WeightsError, match=complaint):
+        build_backbone("resnet18", weights=save(tmp_path / "file.pth", state))
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet50", "vgg16", "tiny"])
+def test_weights_of_another_network_are_refused(name, resnet18_file):
+    with pytest.raises(WeightsError, match=rf"resnet18\.pth does not fit {name} .*Pass weights of {name} itself"):
+        build_backbone(name, weights=resnet18_file)
+
+
+def test_damaged_files_are_refused(resnet18_file, tmp_path):
+    half = tmp_path / "half.pth"
+    content = resnet18_file.read_bytes()
+    half.write_bytes(content[: len(content) // 2])
+    text = tmp_path / "page.pth"
+    text.write_text("<html>404</html>")
+    empty = tmp_path / "empty.pth"
+    empty.touch()
+    for path in (half, text, empty):
+        with pytest.raises(WeightsError, match=rf"{path.name} .*bytes\) cannot be read as weights .*fetch it again"):
+            build_backbone("resnet18", weights=path)
+
+
+class Trap:
+    """Unpickling this with code allowed makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_code_in_a_weights_file_is_not_run(resnet18_state, tmp_path):
+    path = save(tmp_path / "trap.pth", {**resnet18_state, "extra": Trap(str(tmp_path / "sprung"))})
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        build_backbone("resnet18", weights=path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_imagenet_weights_come_by_torchvisions_enum(monkeypatch, resnet18_state):
+    asked = []
+
+    def served(self, **options):
+        asked.append(str(self))
+        return resnet18_state
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", served)
+    backbone = build_backbone("resnet18", weights="imagenet")
+    assert asked == [backbone.weights.source] == ["ResNet18_Weights.IMAGENET1K_V1"]
+    assert torch.equal(backbone.network.conv1.weight, resnet18_state["conv1.weight"])
+    assert backbone.frozen_batch_norm
+
+
+def test_without_a_network_the_error_says_where_a_file_would_go(monkeypatch, tmp_path):
+    def unreachable(self, **options):
+        raise URLError("no route")
+
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", unreachable)
+    with pytest.raises(WeightsError, match=r"no route.*weights and pass weights='resnet50-\w+\.pth'") as caught:
+        build_backbone("resnet50", weights="imagenet", stages=("layer1",))
+    assert str(tmp_path / "weights") in str(caught.value)
+    with pytest.raises(WeightsError, match="no ImageNet weights of tiny"):
+        build_backbone("tiny", weights="imagenet")
+
+
+# Real weights
+
+REAL = "resnet18_imagenet1k_v1_to_layer3_bnfolded_fp16.pth"
+
+
+@pytest.fixture
+def real_weights():
+    if not os.environ.get("FSSLIB_DATA"):
+        pytest.skip("FSSLIB_DATA is not set: no real weights")
+    folder = paths.data_root() / "weights"
+    if not (folder / REAL).is_file():
+        pytest.skip(f"no {REAL} below FSSLIB_DATA")
+    return folder
+
+
+@pytest.mark.realdata
+def test_the_truncated_resnet18_loads_up_to_layer3_and_is_refused_for_layer4(real_weights):
+    backbone = build_backbone("resnet18", weights=REAL, stages=FIRST_THREE, output_stride=32).eval()
+    record = backbone.weights
+    assert (record.source, record.loaded, record.missing, record.unexpected) == (REAL, 90, (), ())
+    assert record.sha256 == "f043e55fab80d7678ec88acf62b6237a6b3fcec94b1ae8f5c23b5c89236c421a"
+    reference = torchvision.models.resnet18().eval()
+    reference.load_state_dict(torch.load(real_weights / REAL, weights_only=True), strict=False)
+    x = images(64, 97)
+    with torch.no_grad():
+        wanted = create_feature_extractor(reference, list(FIRST_THREE))(normalised(x))
+        for stage, features in zip(FIRST_THREE, backbone(x), strict=True):
+            torch.testing.assert_close(features, wanted[stage], rtol=1e-6, atol=1e-6)
+    with pytest.raises(WeightsError, match=r"only up to layer3: nothing of layer4"):
+        build_backbone("resnet18", weights=REAL)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "stranger", ["mobilenet_v2_imagenet_features_bnfolded_fp16.pth", "squeezenet1_1_imagenet_fp16.pth"]
+)
+def test_real_weights_of_another_network_are_refused(name, stranger, real_weights):
+    with torch.device("meta"), pytest.raises(WeightsError, match=f"{stranger} does not fit {name}"):
+        build_backbone(name, weights=real_weights / stranger)
+
+
+@pytest.mark.realdata
+def test_a_real_file_cut_in_half_is_refused(real_weights, tmp_path):
+    content = (real_weights / REAL).read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        build_backbone("resnet18", weights=tmp_path / "cut.pth", stages=("layer1",))

@@ -1,0 +1,82 @@
+"""The training notebook itself, run through papermill from the command line at the smallest scale. About 15 s."""
+
+import ast
+import json
+
+import nbformat
+import pytest
+import yaml
+
+from fsslib import paths
+from fsslib.cli import main
+from fsslib.reproduction.config import RunConfig
+from fsslib.reproduction.record import read_meter
+from fsslib.reproduction.result import config_of, read_result
+from fsslib.reproduction.run import NOTEBOOK, check_notebook
+
+PATH = paths.shipped("notebooks") / NOTEBOOK
+
+
+def test_its_parameters_are_those_of_a_run_with_the_same_defaults():
+    check_notebook(PATH)
+    (cell,) = (c for c in nbformat.read(PATH, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    lines = ast.parse(cell.source).body
+    assert len(cell.source.splitlines()) <= 25
+    assert all("#" in line for line in cell.source.splitlines())
+    assert all(isinstance(line, ast.AnnAssign) for line in lines)
+    assert {line.target.id: ast.literal_eval(line.value) for line in lines} == RunConfig().model_dump(mode="json")
+
+
+def test_it_is_committed_without_outputs():
+    code = [c for c in nbformat.read(PATH, as_version=4).cells if c.cell_type == "code"]
+    assert code
+    assert all(not c.outputs and c.execution_count is None for c in code)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run: parameters from a YAML file with flags over it, through the command line."""
+    folder = tmp_path_factory.mktemp("run")
+    file = folder / "mine.yaml"
+    file.write_text("steps: 5\nepisodes: 4\nimage_size: 32\nlearning_rate: 1e-3\ntargets: [sketch]\ndevice: cpu\n")
+    assert main(["run", str(file), "--steps", "2", "--batch-size=2", "--output", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_the_result_is_the_runs_and_can_be_made_again_from_its_counts(folder):
+    result = read_result(folder / "result.json")
+    config = config_of(folder / "result.json")
+    assert (config.steps, config.batch_size, config.learning_rate) == (2, 2, 0.001)
+    assert (config.targets, config.image_size) == (("sketch",), 32)
+    assert list(result["scores"]) == ["photo", "sketch"]
+    for domain, score in result["scores"].items():
+        assert read_meter(folder / "result.json", domain).compute().miou == score["miou"]
+        assert score["episodes"] == 4
+    # The toy world's domains ask the same questions.
+    assert len({score["manifest_sha256"] for score in result["scores"].values()}) == 1
+    assert result["training"]["steps"] == 2
+    assert result["seconds"] >= result["training"]["seconds"] > 0
+    assert yaml.safe_load((folder / "run-config.yaml").read_text())["learning_rate"] == 0.001
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_the_executed_copy_shows_scores_and_pictures(folder):
+    cells = nbformat.read(folder / NOTEBOOK, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "learning_rate = 0.001" in "".join(cell.source for cell in cells)
+    assert RunConfig(**json.loads((folder / "result.json").read_text())["config"]).run_id in text
+    for domain in ("photo", "sketch"):
+        assert f"\n{domain:12} " in text
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert not any(output.get("name") == "stderr" for output in outputs)
+
+
+@pytest.mark.slow
+def test_a_second_call_repeats_nothing(folder, capsys):
+    before = (folder / "result.json").stat().st_mtime_ns
+    assert main(["run", str(folder / "run-config.yaml"), "--output", str(folder)]) == 0
+    assert "finished before; --force repeats it" in capsys.readouterr().out
+    assert (folder / "result.json").stat().st_mtime_ns == before

@@ -1,0 +1,143 @@
+"""The command line: flags made from the models, one clear message and an exit code for what goes wrong. About 3 s."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsslib import cli, doctor
+from fsslib.cli import main
+from fsslib.reproduction import run as runner
+from fsslib.reproduction.config import RunConfig
+from fsslib.reproduction.run import RunError, RunInterrupted
+from tests.reproduction.made_notebook import write_notebook
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path) -> list:
+    """Calls of `run`, which makes a result without running anything."""
+    calls = []
+
+    def record(config, **options):
+        calls.append((config, options))
+        path = tmp_path / "result.json"
+        path.write_text('{"schema_version": 1, "scores": {}}')
+        return path
+
+    monkeypatch.setattr(runner, "run", record)
+    return calls
+
+
+def test_help_needs_neither_torch_nor_papermill():
+    code = """
+import sys
+from fsslib.cli import main
+assert main(["--help"]) == 0
+assert main(["run", "--help"]) == 0
+heavy = {"torch", "torchvision", "numpy", "papermill", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    root = Path(cli.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    for name in RunConfig.model_fields:
+        assert f"--{name.replace('_', '-')} " in done.stdout
+    assert all(command in done.stdout for command in ("doctor", "run", "data"))
+
+
+def test_flags_arrive_as_what_they_are(runs):
+    arguments = "run --learning-rate 1e-3 --fold 2 --targets night,sketch --dtype bfloat16 --force"
+    options = "--method-options a=false --method-options b=1e-3 --method-options c=mean"
+    assert main(f"{arguments} {options}".split()) == 0
+    ((config, given),) = runs
+    assert (config.learning_rate, config.fold, config.targets) == (0.001, 2, ("night", "sketch"))
+    assert config.method_options == {"a": False, "b": 0.001, "c": "mean"}
+    assert config.dtype == "bfloat16"
+    assert given == {"force": True, "log_output": False}
+
+
+def test_flags_go_over_a_file_and_defaults_below_it(runs, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("fold: 1\nseed: 4\nlearning_rate: 1e-2\n")
+    assert main(["run", str(file), "--fold", "0", "--learning-rate", "none"]) == 0
+    assert runs[0][0] == RunConfig(fold=0, seed=4, learning_rate=None)
+
+
+def test_the_output_folder_is_where_the_user_stands(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--output", "here"]) == 0
+    assert runs[0][0].output == str(tmp_path / "here")
+
+
+def test_environment_variables_are_no_parameters(runs, monkeypatch):
+    monkeypatch.setenv("run", '{"fold": 3}')
+    monkeypatch.setenv("fold", "3")
+    monkeypatch.setenv("data", "/some/folder")
+    assert main(["run"]) == 0
+    assert runs[0][0] == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --metod sg_one", "unrecognized arguments: --metod; did you mean '--method'?"),
+        ("run --learning_rat 1", "did you mean '--learning-rate'?"),
+        ("run --fol 1", "did you mean '--fold'?"),
+        ("run --fold one", "fold: Input should be a valid integer"),
+        ("run --fold 9", "unknown fold 9 of toy; there are 0, 1, 2, 3, 4"),
+        ("run --method sg_two", "unknown method 'sg_two'; there are"),
+        ("run --device gpu", "'auto', 'cpu' or 'cuda'"),
+        ("run --fold", "--fold: expected one argument"),
+        ("run no_such_file.yaml", "no_such_file.yaml cannot be read"),
+        ("runn", "invalid choice: 'runn'"),
+        ("", "CLI subcommand is required"),
+        ("data", "CLI subcommand is required {list}"),
+        ("doctor --verbose", "unrecognized arguments: --verbose"),
+    ],
+)
+def test_a_wrong_command_is_explained_and_ends_with_2(arguments, message, capsys, runs):
+    assert main(arguments.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("fsslib: ")
+    assert message in told
+    assert not runs
+
+
+def test_a_misspelt_name_in_a_file_is_refused_with_the_one_that_was_meant(tmp_path, capsys, runs):
+    (tmp_path / "run.yaml").write_text("lerning_rate: 0.1\n")
+    assert main(["run", str(tmp_path / "run.yaml")]) == 2
+    assert "'lerning_rate' is no parameter of a run; did you mean 'learning_rate'?" in capsys.readouterr().err
+    assert not runs
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RunError("It failed.", Path("out/a.failed.ipynb")), 1), (RunInterrupted("Interrupted in out."), 130)],
+)
+def test_a_run_that_did_not_finish_ends_with_its_code_and_one_message(error, code, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(runner, "run", fail)
+    assert main(["run"]) == code
+    told = capsys.readouterr()
+    assert told.err == f"fsslib: {error}\n"
+    assert "Traceback" not in told.out + told.err
+
+
+def test_a_failed_run_names_its_notebook(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner.paths, "shipped", lambda kind: tmp_path)
+    write_notebook(tmp_path / runner.NOTEBOOK, "1 / 0")
+    assert main(["run", "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "failed in cell [3] with ZeroDivisionError: division by zero" in told
+    assert str(tmp_path / "out" / "90_train_and_evaluate.failed.ipynb") in told
+
+
+def test_doctor_and_data_list_are_wired(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "main", lambda: 1)
+    monkeypatch.setattr(doctor, "data_report", lambda: "all there")
+    assert main(["doctor"]) == 1
+    assert main(["data", "list"]) == 0
+    assert capsys.readouterr().out == "all there\n"

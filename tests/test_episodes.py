@@ -1,0 +1,166 @@
+"""Batch types, manifests and samplers."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+
+from fsslib.data.toyworld import ToyWorld, fold_classes
+from fsslib.episodes import (
+    VOID,
+    Episode,
+    EpisodeManifest,
+    EpisodeRow,
+    EpisodeSet,
+    EpisodeStream,
+    ManifestError,
+    class_schedule,
+    sample_rows,
+)
+
+
+def blank(batch=2, ways=1, shots=1, size=4, **changes):
+    parts = {
+        "support_images": torch.zeros(batch, ways, shots, 3, size, size),
+        "support_masks": torch.zeros(batch, ways, shots, size, size, dtype=torch.int64),
+        "query_images": torch.zeros(batch, 3, size, size),
+        "query_labels": torch.zeros(batch, size, size, dtype=torch.int64),
+        "class_ids": torch.zeros(batch, ways, dtype=torch.int64),
+    }
+    return Episode(**parts | changes)
+
+
+def test_presence_and_slices():
+    labels = torch.zeros(2, 4, 4, dtype=torch.int64)
+    labels[0, 0, 0], labels[1, 1] = 2, VOID
+    episode = blank(ways=2, query_labels=labels, query_originals=(labels[0], labels[1]))
+    assert episode.presence.tolist() == [[False, True], [False, False]]
+    second = episode[1:2]
+    assert len(second) == 1
+    assert torch.equal(second.query_labels, labels[1:2])
+    assert len(second.query_originals) == 1
+    with pytest.raises(TypeError, match="slice"):
+        episode[0]
+
+
+def test_shapes_and_values_are_checked():
+    # Inside the test run jaxtyping's check comes first; elsewhere it is the episode's own.
+    with pytest.raises((ValueError, TypeCheckError), match="query_labels"):
+        blank(query_labels=torch.zeros(2, 3, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"support_masks holds \[2\]"):
+        blank(support_masks=torch.full((2, 1, 1, 4, 4), 2)).check_values()
+    with pytest.raises(ValueError, match="query_images spans"):
+        blank(query_images=torch.full((2, 3, 4, 4), 1.5)).check_values()
+    assert blank().check_values().ways == 1
+
+
+def test_moving_keeps_everything_else():
+    moved = blank(domain="photo").to("cpu")
+    assert moved.domain == "photo"
+    assert moved.query_class_map is None
+
+
+POOL = {c: [f"image{c}{i}" for i in range(c + 4)] + ["shared"] for c in range(6)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([0.0, 0.5, 1.0]))
+def test_sampled_rows_are_valid(seed, ways, shots, presence):
+    rows = sample_rows(POOL, range(6), 12, ways=ways, shots=shots, seed=str(seed), presence_probability=presence)
+    assert len(rows) == 12
+    for row in rows:
+        assert len(set(row.classes)) == ways
+        for c, supports in zip(row.classes, row.supports):
+            assert len(set(supports)) == shots
+            assert set(supports) <= set(POOL[c])
+            assert row.query not in supports
+        holds = [row.query in POOL[c] for c in row.classes]
+        assert any(holds) if presence == 1.0 else True
+        assert not any(holds) if presence == 0.0 else True
+
+
+def test_sampling_is_a_function_of_the_seed():
+    first, second = (sample_rows(POOL, range(6), 20, seed="a") for _ in range(2))
+    assert first == second
+    assert first != sample_rows(POOL, range(6), 20, seed="b")
+
+
+def test_sampling_is_frozen():
+    """If this hash moves, every manifest ever written by seed has silently changed its meaning."""
+    manifest = EpisodeManifest(tuple(sample_rows(POOL, range(6), 20, ways=2, shots=2, seed="frozen")))
+    assert manifest.sha256[:16] == "3c4ee03094a47d01"
+    toy = ToyWorld().sample(fold_classes(0), 20, ways=2, shots=2, seed="frozen", presence_probability=0.5)
+    assert EpisodeManifest(tuple(toy)).sha256[:16] == "5f97048f043db804"
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 100))
+def test_classes_lead_equally_often(episodes, ways, seed):
+    schedule = class_schedule(range(5), episodes, ways, random.Random(seed))
+    assert len(schedule) == episodes
+    if ways == 1:
+        counts = [sum(s == (c,) for s in schedule) for c in range(5)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_too_few_images_or_classes():
+    with pytest.raises(ValueError, match="Class 3 has 2 images; 2-shot episodes need 3"):
+        sample_rows({3: ["a", "b"]}, [3], 1, shots=2)
+    with pytest.raises(ValueError, match="at least 2 classes; 1"):
+        sample_rows({3: ["a", "b"]}, [3], 1, ways=2)
+    with pytest.raises(ValueError, match="no query without them"):
+        sample_rows({3: ["a", "b"]}, [3], 1, presence_probability=0.0)
+
+
+def test_rows_refuse_a_query_among_its_supports_and_repeats():
+    with pytest.raises(ValueError, match="own supports"):
+        EpisodeRow("a", (1,), (("a",),))
+    with pytest.raises(ValueError, match="repeated"):
+        EpisodeRow("q", (1,), (("a", "a"),))
+    with pytest.raises(ValueError, match="1 classes but supports for 2"):
+        EpisodeRow("q", (1,), (("a",), ("b",)))
+
+
+def test_manifest_round_trip(tmp_path):
+    manifest = EpisodeManifest(tuple(sample_rows(POOL, range(6), 9, ways=2, shots=2)), {"data": "pool", "fold": "1"})
+    manifest.save(tmp_path / "new folder" / "m.txt")
+    loaded = EpisodeManifest.load(tmp_path / "new folder" / "m.txt")
+    assert loaded == manifest
+    assert loaded.sha256 == manifest.sha256
+    assert [p.name for p in (tmp_path / "new folder").iterdir()] == ["m.txt"]
+
+
+def test_damaged_manifests_name_the_line(tmp_path):
+    path = tmp_path / "m.txt"
+    EpisodeManifest(tuple(sample_rows(POOL, range(6), 9))).save(path)
+    text = path.read_text()
+    path.write_text(text.replace("image", "imagf", 1))
+    with pytest.raises(ManifestError, match="edited or cut"):
+        EpisodeManifest.load(path)
+    path.write_text("".join(text.splitlines(keepends=True)[:-1]))
+    with pytest.raises(ManifestError, match="edited or cut"):
+        EpisodeManifest.load(path)
+    path.write_text(text[: text.rindex("\t")])
+    with pytest.raises(ManifestError, match="line 11"):
+        EpisodeManifest.load(path)
+    path.write_text("hello")
+    with pytest.raises(ManifestError, match="first line"):
+        EpisodeManifest.load(path)
+    with pytest.raises(ValueError, match="cannot stand in a manifest"):
+        EpisodeManifest((EpisodeRow("a;b", (1,), (("c",),)),)).save(path)
+
+
+def test_stream_and_set_are_functions_of_their_position():
+    world = ToyWorld(size=32)
+    stream = EpisodeStream(world, fold_classes(1), batch_size=3, seed=5)
+    assert torch.equal(stream.batch(7).query_images, stream.batch(7).query_images)
+    assert not torch.equal(stream.batch(7).query_images, stream.batch(8).query_images)
+    rows = world.sample(fold_classes(1), 7)
+    whole = next(EpisodeSet(world, EpisodeManifest(tuple(rows))).batches(7))
+    parts = list(EpisodeSet(world, EpisodeManifest(tuple(rows))).batches(3))
+    assert [len(p) for p in parts] == [3, 3, 1]
+    assert torch.equal(torch.cat([p.query_labels for p in parts]), whole.query_labels)
+    torch.testing.assert_close(torch.cat([p.query_images for p in parts]), whole.query_images, atol=1e-5, rtol=0)
