@@ -200,7 +200,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 def _tiny() -> nn.Sequential:
     """Four stages for 64-pixel images: a 16x16 grid of which each point sees 33 pixels.
 
-    The first convolution runs at full size, where texture lives. The last has no ReLU: prototypes are compared by
+    The first convolution sees 5x5 pixels, enough for a texture's edge. The last has no ReLU: prototypes are compared by
     cosine, and features of both signs can point apart by more than 90 degrees (PANet does the same).
     """
 
@@ -211,9 +211,9 @@ def _tiny() -> nn.Sequential:
         return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
     stages = OrderedDict(
-        stage1=nn.Sequential(convolution(3, 16), *normalise(16), convolution(16, 32, stride=2), *normalise(32)),
-        stage2=nn.Sequential(convolution(32, 48, stride=2), *normalise(48)),
-        stage3=nn.Sequential(convolution(48, 64), *normalise(64)),
+        stage1=nn.Sequential(nn.Conv2d(3, 32, 5, 2, padding=2, bias=False), *normalise(32)),
+        stage2=nn.Sequential(convolution(32, 64, stride=2), *normalise(64)),
+        stage3=nn.Sequential(convolution(64, 64), *normalise(64)),
         stage4=nn.Sequential(convolution(64, 64, dilation=2), nn.BatchNorm2d(64)),
     )
     return nn.Sequential(stages)

@@ -30,16 +30,18 @@ def masked_average_pooling(
     PANet), `resize="mask"` brings the mask down to the feature grid (PFENet, HSNet and most later code). Both bilinear.
 
     An empty mask gives zeros, not NaN, and so does a mask that is lost on the way down to the grid. For the background
-    pool `background_mask(mask)`, so that void is in neither foreground nor background. Sums run in float32 at least.
+    pool `background_mask(mask)`, so that void is in neither foreground nor background. Sums run in float32 at least,
+    under autocast too.
 
     Differs from the released SG-One, which divides by the mask's sum over the whole batch without eps: right for one
-    image, wrong in scale for more, NaN for an empty mask. And no feature map is ever upsampled here, see
+    image, wrong in scale for more, NaN where the whole batch is empty. And no feature map is ever upsampled here, see
     `grid_weights`; the result is the same.
     """
     precise = torch.promote_types(features.dtype, torch.float32)
-    weights = grid_weights(mask, features.shape[-2:], resize=resize, align_corners=align_corners, dtype=precise)
-    total = torch.einsum("bchw,bhw->bc", features.to(precise), weights)
-    return (total / (weights.sum((1, 2))[:, None] + eps)).to(features.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        weights = grid_weights(mask, features.shape[-2:], resize=resize, align_corners=align_corners, dtype=precise)
+        total = torch.einsum("bchw,bhw->bc", features.to(precise), weights)
+        return (total / (weights.sum((1, 2))[:, None] + eps)).to(features.dtype)
 
 
 def grid_weights(
@@ -53,21 +55,24 @@ def grid_weights(
     """How much each cell of the feature grid counts in masked average pooling.
 
     Upsampling is linear, so pooling upsampled features with a mask equals pooling the features as they are with the
-    *transposed* upsampling of the mask: sum_xy Y (U F) = sum_hw (U^T Y) F. For `resize="features"` the weights are that
-    U^T Y = U_h^T Y U_w: every masked pixel spreads its one vote over the cells it would have read, so that the weights add
-    up to the number of masked pixels. For `resize="mask"` they are the mask read off at the grid's points: cells between
-    the points are never looked at, and a small object can vanish.
+    *transposed* upsampling of the mask: sum_xy Y (U F) = sum_hw (U^T Y) F. For `resize="features"` the weights are
+    that U^T Y = U_h^T Y U_w: every masked pixel spreads its one vote over the cells it would have read, so that the
+    weights add up to the number of masked pixels. For `resize="mask"` they are the mask read off at the grid's points:
+    pixels between the points are never looked at, and a small object can vanish.
     """
     marked = (mask == 1).to(dtype)
     if resize == "mask":
         return F.interpolate(marked[:, None], grid, mode="bilinear", align_corners=align_corners)[:, 0]
     if resize != "features":
         raise ValueError(f'resize is "features" or "mask"; found {resize!r}.')
-    down, across = (
-        F.interpolate(torch.eye(cells, dtype=dtype, device=mask.device)[None], pixels, mode="linear", align_corners=align_corners)[0]
-        for cells, pixels in zip(grid, mask.shape[-2:])
-    )
-    return down @ marked @ across.T
+
+    def transposed_upsampling(cells: int, pixels: int) -> Float[Tensor, "cells pixels"]:
+        unit = torch.eye(cells, dtype=dtype, device=mask.device)[None]
+        return F.interpolate(unit, pixels, mode="linear", align_corners=align_corners)[0]
+
+    down, across = (transposed_upsampling(*sizes) for sizes in zip(grid, mask.shape[-2:]))
+    with torch.autocast(mask.device.type, enabled=False):
+        return down @ marked @ across.T
 
 
 def background_mask(mask: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

@@ -15,14 +15,16 @@ METHODS: dict[str, type[Method]] = {"prototype": PrototypeNetwork, "sg_one": SGO
 def build_method(name: str, *, backbone: str = "tiny", weights: str | Path = "none", **options: Any) -> Method:
     """A method by name on a backbone by name.
 
-    `options` are the keyword arguments of the method's class, plus `stages` of the backbone as a comma-separated text
-    under the name `backbone_stages`. Raises ValueError naming what there is for an unknown method or option.
+    `options` are the keyword arguments of the method's class, and two for the backbone: `backbone_stages`, its stages as
+    a comma-separated text, and `freeze_backbone`, which trains the rest of the network only. Raises ValueError naming
+    what there is for an unknown method or option.
     """
     if name not in METHODS:
         raise ValueError(f"Unknown method {name!r}; there are {', '.join(METHODS)}.")
     allowed = [p for p in inspect.signature(METHODS[name]).parameters if p != "backbone"]
-    chosen = options.pop("backbone_stages", None)
+    chosen, freeze = options.pop("backbone_stages", None), options.pop("freeze_backbone", False)
     if unknown := sorted(set(options) - set(allowed)):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join([*allowed, 'backbone_stages'])}.")
-    stages = None if chosen is None else tuple(chosen.split(","))
-    return METHODS[name](build_backbone(backbone, weights=weights, stages=stages), **options)
+        has = ", ".join([*allowed, "backbone_stages", "freeze_backbone"])
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {has}.")
+    built = build_backbone(backbone, weights=weights, stages=None if chosen is None else tuple(chosen.split(",")))
+    return METHODS[name](built.requires_grad_(not freeze), **options)

@@ -1,6 +1,7 @@
 """What every method is: a module that maps an episode to logits, and says how it learns, predicts and remembers."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +83,10 @@ class Method(nn.Module):
         """Logits from encoded supports [B, N, K, ...] and encoded queries [B, ...]; equals `forward` on the same episode."""
         raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16)
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        if self.compute_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.compute_dtype)
 
 
 def prediction_from_scores(scores: Float[Tensor, "B ways_and_background H W"]) -> Prediction:

@@ -7,8 +7,8 @@ What the released code does otherwise, and what stands here:
 
 1. Its 1x1 exit convolution has padding 1, so logits are two cells larger than the features and their border is bias
    alone; upsampled they sit one to two cells off. Here padding 0; `legacy_exit_pad=True` brings it back.
-2. Its pooling divides by the mask's sum over the whole batch: harmless for the cosine, wrong for any other use. Here per
-   image (blocks/pooling.py).
+2. Its pooling divides by the mask's sum over the whole batch: harmless for the cosine, wrong for any other use. Here
+   per image (blocks/pooling.py).
 3. It trains on BGR images normalised as RGB and tests on RGB. Here RGB throughout.
 4. Void pixels are foreground in its training and background in its test. Here they are in no loss and no score.
 5. It upsamples as torch did in 2017 (align_corners=True). Here align_corners=False.
@@ -17,7 +17,7 @@ What the released code does otherwise, and what stands here:
 7. It trains on images that hold a single class only. Here all base-class scenes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,12 +36,12 @@ class SGOne(Method):
     """Two branches on one backbone of three stages.
 
     Guidance: one 3x3 convolution without ReLU on the last stage gives the features that are pooled on the support and
-    compared on the query. Segmentation: the stages are folded in one after the other (`width` channels, by default half
-    the last stage's and at most 128); the result,
-    multiplied by the similarity map, goes through two convolutions to {background, foreground}.
+    compared on the query. Segmentation: the stages are folded in one after the other
+    (`width` channels, by default half the last stage's and at most 128); the result, multiplied by the similarity map,
+    goes through two convolutions to {background, foreground}.
 
-    On VGG16 this is the paper's network: 18,992,194 parameters, `guidance_channels` 512. `shots` says how K shots merge:
-    "mean" of their prototypes (the release's `avg`), or "union" of their predictions (its `max`, at test time only).
+    On VGG16 this is the paper's network: 18,992,194 parameters, `guidance_channels` 512. `shots` says how K shots
+    merge: "mean" of their prototypes (the release's `avg`), or "union" of their predictions (its `max`).
     Several ways are answered one by one and merged by `merge_ways`.
     """
 
@@ -109,14 +109,14 @@ class SGOne(Method):
         guided = self.guidance(stages[-1])
         if masks is not None:
             return {"prototype": masked_average_pooling(guided, masks, resize=self.resize)}
-        size = torch.tensor(images.shape[-2:]).expand(len(images), 2)
+        size = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
         return {"guided": guided, "side": self._segmentation_features(stages), "size": size}
 
     def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         size = tuple(query["size"][0].tolist())
         return _merged(self._answer(support["prototype"], query["guided"], query["side"], size))
 
-    def _segmentation_features(self, stages: list[Tensor]) -> Float[Tensor, "B width h w"]:
+    def _segmentation_features(self, stages: Sequence[Tensor]) -> Float[Tensor, "B width h w"]:
         grid = stages[-1].shape[-2:]
         first, second, third = (s if s.shape[-2:] == grid else F.adaptive_avg_pool2d(s, grid) for s in stages)
         x = F.relu(self.side3(first))

@@ -55,7 +55,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     method: str = Field("sg_one", description="What is trained: a name out of fsslib.methods.")
-    method_options: dict[str, Option] = Field(default={}, description="Options of the method: name=value.")
+    method_options: dict[str, Option] = Field(
+        default={}, description='Options of the method: name=value, or name="a,b" for a text with commas.'
+    )
     backbone: str = Field("tiny", description="The network that makes features: a name out of fsslib.blocks.backbones.")
     weights: str = Field("none", description="Weights the backbone starts from: none (random), imagenet, or a file.")
     data: str = Field("toy", description="The data set: a name out of fsslib.data.")
@@ -67,7 +69,7 @@ class RunConfig(BaseModel):
     ways: int = Field(1, ge=1, description="Classes asked for in one episode.")
     shots: int = Field(1, ge=1, description="Labelled example images per class.")
     image_size: int = Field(64, ge=16, description="Side of the square images, in pixels.")
-    steps: int = Field(400, ge=0, description="Training steps; 0 tests the untrained network.")
+    steps: int = Field(600, ge=0, description="Training steps; 0 tests the untrained network.")
     batch_size: int = Field(8, ge=1, description="Episodes per training step.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
     episodes: int = Field(500, ge=1, description="Test episodes per domain.")

@@ -10,18 +10,7 @@ from pathlib import Path
 import fsslib
 from fsslib import paths
 
-PACKAGES = (
-    "fsslib",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pillow",
-    "matplotlib",
-    "pydantic",
-    "papermill",
-    "nbval",
-)
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "pydantic", "papermill", "nbval")
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:

@@ -50,6 +50,7 @@ with _unavailable("rfc3987_syntax"):
 
 NOTEBOOK = "90_train_and_evaluate.ipynb"
 CONFIG = "run-config.yaml"
+CHECKPOINT = "checkpoint.pt"
 
 
 class RunError(RuntimeError):
@@ -131,7 +132,7 @@ def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool) 
         if problem := _missing_for_success(executed, folder, config):
             raise RunError(problem)
     except KeyboardInterrupt as interrupt:
-        then = "goes on from its checkpoint" if (folder / "checkpoint.pt").exists() else "starts at the first step"
+        then = "goes on from its checkpoint" if (folder / CHECKPOINT).exists() else "starts at the first step"
         raise RunInterrupted(f"Interrupted in {folder}. The same call {then}.") from interrupt
     except Exception as error:
         if partial.exists():
@@ -217,10 +218,13 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_belongs_to(folder: Path, config: RunConfig) -> None:
-    """Raise RunError when the folder holds another config's run, whose checkpoint would be taken for this one's."""
-    for name, read in ((CONFIG, lambda path: parse(load(path))), (result.FILE, result.config_of)):
-        if not (path := folder / name).exists():
-            continue
+    """Raise RunError when the folder holds the checkpoint or the result of another config."""
+    stated = []
+    if (folder / CHECKPOINT).exists() and (folder / CONFIG).exists():
+        stated.append((folder / CONFIG, lambda path: parse(load(path))))
+    if (folder / result.FILE).exists():
+        stated.append((folder / result.FILE, result.config_of))
+    for path, read in stated:
         try:
             other = read(path)
         except (ConfigError, ValueError) as error:
@@ -238,7 +242,7 @@ def _check_belongs_to(folder: Path, config: RunConfig) -> None:
 
 def _remove_files_of_a_run(folder: Path, notebook: Path) -> None:
     """Only what a run writes: the folder is the user's, and may hold other things."""
-    names = (CONFIG, result.FILE, "checkpoint.pt", *(path.name for path in _copies(folder, notebook)))
+    names = (CONFIG, result.FILE, CHECKPOINT, *(path.name for path in _copies(folder, notebook)))
     for name in names:
         (folder / name).unlink(missing_ok=True)
 

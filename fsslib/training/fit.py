@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_ch
 from fsslib.training.recipe import Recipe
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Where a phase's batches come from: batch number `step`, the same one whenever it is asked for."""
 
@@ -33,7 +34,7 @@ class Stream(Protocol):
 class History:
     """What was logged: for every step its number over all phases, its phase and the method's values."""
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, int | float]] = field(default_factory=list)
     seconds: float = 0.0
 
     def series(self, name: str) -> list[float]:

@@ -35,7 +35,8 @@ def parts(folder):
         episode = next(exams[domain].batches(4))
         guess = torch.randint(0, 2, episode.query_labels.shape, generator=generator)
         meters[domain].update(guess, episode.query_labels, episode.class_ids)
-    history = History([{"step": s, "phase": 0, "segmentation": 1.0 / (s + 1)} for s in range(60)], seconds=1.5)
+    history = History(seconds=1.5)
+    history.rows += [{"step": s, "phase": 0, "segmentation": 1.0 / (s + 1)} for s in range(60)]
     method = build_method("prototype")
     return {"config": config, "task": task, "method": method, "history": history, "exams": exams, "meters": meters}
 
@@ -102,7 +103,7 @@ def test_an_untrained_network_has_a_record_too(parts, tmp_path):
 
 def test_a_number_that_is_none_is_never_recorded(parts, tmp_path):
     config = parts["config"].model_copy(update={"output": str(tmp_path)})
-    broken = History([{"step": 0, "phase": 0, "segmentation": float("nan")}])
+    broken = History([{"segmentation": float("nan")}])
     with pytest.raises(ValueError, match="JSON compliant"):
         write_result(**parts | {"config": config, "history": broken}, device="cpu", seconds=1.0)
     assert not (tmp_path / "result.json").exists()

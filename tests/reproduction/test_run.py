@@ -167,6 +167,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_pat
 def test_a_folder_of_another_config_is_refused(tmp_path, config, no_kernel):
     config.folder.mkdir()
     (config.folder / "run-config.yaml").write_text("fold: 2\ntargets: []\n")
+    (config.folder / "checkpoint.pt").write_text("two hours of work")
     with pytest.raises(RunError, match=r"belongs to a run with targets = \(\), fold = 2; this one has .*fold = 0"):
         run(config)
     (config.folder / "run-config.yaml").unlink()

@@ -68,7 +68,7 @@ def night(scene: Scene) -> Tensor:
     size = scene.colour.shape[-1]
     axis = (torch.arange(size, device=scene.colour.device) + 0.5) / size
     lamps = uniform(scene.seeds, 120, 2, 2)
-    light = 0.2 + 0.1 * _per_image(scene, 121, 0, 1)[:, 0]
+    light = 0.2 + 0.1 * _per_image(scene, 121, 0.0, 1.0)[:, 0]
     for k in range(2):
         away = (axis[None, :, None] - lamps[:, k, 0, None, None]) ** 2 + (axis[None, None, :] - lamps[:, k, 1, None, None]) ** 2
         light = light + 0.42 * torch.exp(-away * 9)

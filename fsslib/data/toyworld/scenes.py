@@ -15,7 +15,7 @@ MAX_OBJECTS = 4
 NEAREST_TO_EDGE = 0.16
 """How close to the border an object's centre may lie, as a fraction of the side."""
 
-MOST_TILT = 0.6
+MOST_TILT = 0.45
 """Objects stand upright to within this many radians: with any rotation a small network needs ten times the training."""
 
 
@@ -64,7 +64,7 @@ def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: In
         classes = torch.where(free & ~clash, extra, classes)
 
     crowd = 1.06 - 0.08 * (classes >= 0).sum(1, keepdim=True)
-    radii = (0.27 + 0.12 * uniform(seeds, 3, slots)) * crowd
+    radii = (0.29 + 0.12 * uniform(seeds, 3, slots)) * crowd
     angles = MOST_TILT * (2 * uniform(seeds, 4, slots) - 1)
     places = NEAREST_TO_EDGE + (1 - 2 * NEAREST_TO_EDGE) * uniform(seeds, 5, slots, 8, 2)
     centres = places[:, :, 0].clone()

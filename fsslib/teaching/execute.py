@@ -1,0 +1,94 @@
+"""Run teaching notebooks in place: `python -m fsslib.teaching.execute NOTEBOOK ...`.
+
+Each notebook runs from a clean kernel of this Python, in its own folder, without the variables of `HIDDEN_VARIABLES`.
+What a reader cannot use or a machine would leave behind is removed (`clean`). A notebook is replaced whole, and only
+when every cell ran.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from fsslib.episodes import write_atomically
+
+HIDDEN_VARIABLES = ("FSSLIB_DATA", "MPLBACKEND", "PYTHONWARNINGS")
+"""Committed outputs show the toy world only, drawn inline; a reader's data, backend and warning filters change them."""
+
+CELL_SECONDS = 600
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def run_notebook(path: Path | str) -> NotebookNode:
+    """The notebook at `path` with the outputs of one run from top to bottom, cleaned; the file stays as it is.
+
+    Raises ValueError for a notebook that `index.yml` beside it does not call a teaching notebook, and what nbclient
+    raises (CellExecutionError, CellTimeoutError, DeadKernelError) for one that does not run to its end.
+    """
+    path = Path(path)
+    if (kind := _kind(path)) != "teach":
+        raise ValueError(
+            f'{path}: index.yml beside it says kind {kind!r}; only "teach" notebooks keep their outputs. '
+            "Run the others with `fsslib run`."
+        )
+    notebook = nbformat.read(path, as_version=4)
+    environment = {name: value for name, value in os.environ.items() if name not in HIDDEN_VARIABLES}
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=CELL_SECONDS,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent.resolve())}},
+    )
+    client.execute(env=environment)
+    return clean(notebook)
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Remove what does not belong into a committed notebook, in place; returns it.
+
+    That is: times of execution, papermill's notes, the state of widgets and their views (nothing to show without a
+    kernel; the plain text beside them stays), the version of Python, and any name of the kernel but "python3".
+    """
+    for holder in (notebook, *notebook.cells):
+        for key in ("execution", "papermill", "widgets"):
+            holder.metadata.pop(key, None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    return notebook
+
+
+def _kind(path: Path) -> str | None:
+    index = path.parent / "index.yml"
+    rows = yaml.safe_load(index.read_text(encoding="utf-8"))["notebooks"] if index.is_file() else []
+    return next((row["kind"] for row in rows if row["file"] == path.name), None)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the notebooks one after the other; 1 when one failed (it is left as it was, the others are still run)."""
+    if not arguments:
+        print("Name the notebooks to run: python -m fsslib.teaching.execute notebooks/00_start_here.ipynb ...")
+        return 2
+    failed = 0
+    for name in arguments:
+        try:
+            write_atomically(name, nbformat.writes(run_notebook(name)) + "\n")
+        except (OSError, ValueError, CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            print(f"{name}: not changed. {error}", file=sys.stderr)
+            failed = 1
+        else:
+            print(f"{name}: done")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

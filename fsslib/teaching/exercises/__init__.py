@@ -1,0 +1,7 @@
+"""Checks for the notebooks' exercises, one file a lesson: `fss.exercises.check_...(your_function)`.
+
+A check compares the reader's function with the library or with an oracle, prints one line when it passed, and raises
+AssertionError with a hint when it did not.
+"""
+
+from fsslib.teaching.exercises.start import *  # noqa: F403

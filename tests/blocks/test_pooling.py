@@ -1,0 +1,324 @@
+"""Masked average pooling against golden values and a loop over pixels; the rules that merge shots."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsslib.blocks.pooling import background_mask, grid_weights, masked_average_pooling, merge_shots
+from fsslib.episodes import VOID
+
+FAMILIES = [(resize, corners) for resize in ("features", "mask") for corners in (False, True)]
+# Grid and image: same size, whole strides, 8k + 1, a stride that is no whole number, a grid finer than the image.
+SIZES = [
+    ((4, 5), (4, 5)),
+    ((4, 4), (16, 32)),
+    ((3, 4), (17, 25)),
+    ((5, 3), (13, 20)),
+    ((7, 6), (4, 5)),
+    ((1, 1), (6, 4)),
+]
+
+
+def drawn(grid, size, *, batch=3, channels=4, seed=0, values=(0, 1, VOID)):
+    """Random features in float64 and random masks."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(batch, channels, *grid, generator=generator, dtype=torch.float64)
+    chosen = torch.randint(len(values), (batch, *size), generator=generator)
+    return features, torch.tensor(values)[chosen]
+
+
+def resized(plane, size, align_corners):
+    """Bilinear interpolation of one plane, pixel by pixel."""
+    result = np.zeros(size)
+    for out in np.ndindex(*size):
+        corners = []
+        for place, cells, pixels in zip(out, plane.shape, size):
+            if align_corners:
+                at = place * (cells - 1) / (pixels - 1) if pixels > 1 else 0.0
+            else:
+                at = max((place + 0.5) * cells / pixels - 0.5, 0.0)
+            low = min(int(at), cells - 1)
+            corners.append([(low, 1 - (at - low)), (min(low + 1, cells - 1), at - low)])
+        result[out] = sum(wy * wx * plane[y, x] for y, wy in corners[0] for x, wx in corners[1])
+    return result
+
+
+def pooled_by_loops(features, mask, resize, align_corners, eps):
+    """The equation read aloud: bring both to one size, then add up pixel by pixel."""
+    result = np.zeros(features.shape[:2])
+    for b, (maps, labels) in enumerate(zip(features.numpy(), mask.numpy())):
+        weights = (labels == 1).astype(float)
+        if resize == "features":
+            maps = [resized(plane, labels.shape, align_corners) for plane in maps]
+        else:
+            weights = resized(weights, maps.shape[1:], align_corners)
+        for c, plane in enumerate(maps):
+            total = count = 0.0
+            for place in np.ndindex(*weights.shape):
+                total += weights[place] * plane[place]
+                count += weights[place]
+            result[b, c] = total / (count + eps)
+    return torch.from_numpy(result)
+
+
+# Golden values and oracles
+
+
+@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
+def test_golden_value_of_a_two_by_two_map(resize, align_corners):
+    features = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]]])
+    mask = torch.tensor([[[1, 0], [0, 1]]])
+    options = {"resize": resize, "align_corners": align_corners}
+    assert masked_average_pooling(features, mask, eps=0.0, **options).tolist() == [[2.5, 0.5]]
+    assert masked_average_pooling(features, mask, **options).tolist() == [pytest.approx([2.5, 0.5], rel=1e-5)]
+
+
+@pytest.mark.parametrize(("grid", "size"), SIZES)
+@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
+def test_equals_the_loop_over_pixels(resize, align_corners, grid, size):
+    features, mask = drawn(grid, size)
+    found = masked_average_pooling(features, mask, resize=resize, align_corners=align_corners, eps=1e-3)
+    torch.testing.assert_close(
+        found, pooled_by_loops(features, mask, resize, align_corners, 1e-3), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("grid", "size"), [*SIZES, ((16, 16), (64, 64)), ((53, 53), (417, 417))])
+def test_pooling_with_the_transposed_mask_equals_upsampling_the_features(grid, size, align_corners):
+    features, mask = drawn(grid, size, batch=2, channels=3)
+    marked = (mask == 1).double()
+    large = F.interpolate(features, size, mode="bilinear", align_corners=align_corners)
+    expected = (large * marked[:, None]).sum((2, 3)) / (marked.sum((1, 2))[:, None] + 1e-5)
+    found = masked_average_pooling(features, mask, resize="features", align_corners=align_corners)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_every_masked_pixel_has_one_vote_when_features_are_resized(align_corners):
+    _, mask = drawn((5, 3), (13, 20))
+    weights = grid_weights(mask, (5, 3), align_corners=align_corners, dtype=torch.float64)
+    torch.testing.assert_close(weights.sum((1, 2)), (mask == 1).sum((1, 2)).double())
+    assert (weights >= 0).all()
+
+
+def test_the_two_families_differ_at_a_border_and_agree_at_equal_sizes():
+    features, mask = drawn((4, 4), (16, 16), values=(0, 1))
+    fine = [masked_average_pooling(features, mask, resize=resize) for resize in ("features", "mask")]
+    assert (fine[0] - fine[1]).abs().max() > 0.01
+    features, mask = drawn((16, 16), (16, 16), values=(0, 1))
+    same = [masked_average_pooling(features, mask, resize=resize) for resize in ("features", "mask")]
+    torch.testing.assert_close(*same)
+
+
+# What may be in a mask
+
+
+@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
+@pytest.mark.parametrize("value", [0, VOID])
+def test_an_empty_mask_gives_zeros_and_spares_its_neighbours(resize, align_corners, value):
+    features, mask = drawn((4, 4), (16, 16))
+    mask[1] = value
+    found = masked_average_pooling(features, mask, resize=resize, align_corners=align_corners)
+    assert (found[1] == 0).all()
+    assert (found[[0, 2]] != 0).all()
+
+
+def test_a_mask_lost_on_the_way_down_gives_zeros_only_if_the_mask_is_resized():
+    features = torch.ones(1, 3, 8, 8)
+    mask = torch.zeros(1, 64, 64, dtype=torch.int64)
+    mask[0, 0:2, 0:2] = 1  # the points read are the pixels 3 and 4 of every eight
+    assert masked_average_pooling(features, mask, resize="mask").tolist() == [[0.0, 0.0, 0.0]]
+    assert masked_average_pooling(features, mask, resize="features").tolist() == [pytest.approx([1.0] * 3, rel=1e-5)]
+
+
+@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
+def test_void_is_in_neither_sum(resize, align_corners):
+    features, mask = drawn((4, 5), (13, 20))
+    options = {"resize": resize, "align_corners": align_corners}
+
+    def only(value):
+        return masked_average_pooling(features, (mask == value).long(), **options)
+
+    torch.testing.assert_close(masked_average_pooling(features, mask, **options), only(1))
+    torch.testing.assert_close(masked_average_pooling(features, background_mask(mask), **options), only(0))
+    shares = [grid_weights(m, (4, 5), **options) for m in (mask, background_mask(mask), (mask == VOID).long())]
+    everywhere = grid_weights(torch.ones_like(mask), (4, 5), **options)
+    torch.testing.assert_close(sum(shares), everywhere)
+
+
+def test_background_mask_swaps_zero_and_one_and_keeps_void():
+    mask = torch.tensor([[0, 1, VOID], [1, 0, VOID]])
+    assert background_mask(mask).tolist() == [[1, 0, VOID], [0, 1, VOID]]
+    assert torch.equal(background_mask(background_mask(mask)), mask)
+    many = mask.expand(4, 5, 2, 3)
+    assert torch.equal(background_mask(many), background_mask(mask).expand(4, 5, 2, 3))
+
+
+# Properties
+
+
+@st.composite
+def problems(draw):
+    sizes = draw(st.tuples(*[st.integers(1, 6)] * 2)), draw(st.tuples(*[st.integers(1, 20)] * 2))
+    features, mask = drawn(*sizes, seed=draw(st.integers(0, 99)))
+    resize, align_corners = draw(st.sampled_from(FAMILIES))
+    return features, mask, {"resize": resize, "align_corners": align_corners}
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(), st.floats(-5, 5))
+def test_constant_features_give_the_constant(problem, constant):
+    features, mask, options = problem
+    weights = grid_weights(mask, features.shape[-2:], dtype=torch.float64, **options).sum((1, 2))
+    found = masked_average_pooling(torch.full_like(features, constant), mask, **options)
+    expected = (constant * weights / (weights + 1e-5))[:, None].expand_as(found)
+    torch.testing.assert_close(found, expected)
+    assert (weights[(mask != 1).all(-1).all(-1)] == 0).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_channels_images_and_directions_are_exchangeable(problem):
+    features, mask, options = problem
+    found = masked_average_pooling(features, mask, **options)
+    channels, images = torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
+    torch.testing.assert_close(masked_average_pooling(features[:, channels], mask, **options), found[:, channels])
+    torch.testing.assert_close(masked_average_pooling(features[images], mask[images], **options), found[images])
+    if options["align_corners"] and 1 in (*features.shape[-2:], *mask.shape[-2:]):
+        return  # one point in place of many is the first of them with align_corners, the middle without
+    for axis in (-1, -2):
+        torch.testing.assert_close(masked_average_pooling(features.flip(axis), mask.flip(axis), **options), found)
+    torch.testing.assert_close(masked_average_pooling(features.mT, mask.mT, **options), found)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_an_image_does_not_depend_on_its_batch(problem):
+    features, mask, options = problem
+    found = masked_average_pooling(features, mask, **options)
+    alone = torch.cat([masked_average_pooling(f[None], m[None], **options) for f, m in zip(features, mask)])
+    torch.testing.assert_close(alone, found)
+    features[1], mask[1] = 1e6, 1
+    torch.testing.assert_close(masked_average_pooling(features, mask, **options)[[0, 2]], found[[0, 2]])
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_the_prototype_lies_between_the_smallest_and_the_largest_feature(problem):
+    features, mask, options = problem
+    found = masked_average_pooling(features, mask, **options)
+    low, high = features.flatten(2).aminmax(dim=2)
+    assert (found >= low.clamp(max=0) - 1e-9).all()
+    assert (found <= high.clamp(min=0) + 1e-9).all()
+
+
+# Gradients and number formats
+
+
+@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
+def test_gradient(resize, align_corners):
+    features, mask = drawn((3, 4), (9, 10), batch=2, channels=2)
+    mask[1] = 0
+    features.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda f: masked_average_pooling(f, mask, resize=resize, align_corners=align_corners), (features,)
+    )
+
+
+@pytest.mark.parametrize("resize", ["features", "mask"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_features_are_summed_in_float32(resize, dtype):
+    features, mask = drawn((32, 32), (256, 256), values=(0, 1))
+    coarse = (features + 3).to(dtype)
+    found = masked_average_pooling(coarse, mask, resize=resize)
+    assert found.dtype == dtype
+    expected = masked_average_pooling(coarse.float(), mask, resize=resize)
+    assert torch.equal(found, expected.to(dtype))  # only the result is rounded
+
+
+def test_autocast_changes_nothing():
+    features, mask = drawn((16, 16), (64, 64))
+    features = features.float()
+    expected = masked_average_pooling(features, mask), grid_weights(mask, (16, 16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = masked_average_pooling(features, mask), grid_weights(mask, (16, 16))
+    for now, then in zip(found, expected):
+        assert now.dtype == torch.float32
+        assert torch.equal(now, then)
+
+
+def test_an_unknown_family_is_refused():
+    # The shape checks of the tests would refuse the argument before the function can.
+    with pytest.raises(ValueError, match=r"resize.*found 'neither'"):
+        inspect.unwrap(grid_weights)(torch.ones(1, 4, 4, dtype=torch.int64), (2, 2), resize="neither")
+
+
+# K shots
+
+
+def shots_of(votes, shots=5):
+    """Binary predictions [1, K, 1, W] in which pixel x has `votes[x]` votes."""
+    return (torch.arange(shots)[:, None] < torch.tensor(votes)).long()[None, :, None]
+
+
+@pytest.mark.parametrize(
+    ("votes", "vote", "majority", "union"),
+    [
+        ([0, 1, 2, 2, 1], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1]),
+        ([0, 1, 3, 5, 2], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [0, 1, 1, 1, 1]),
+        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
+        ([4, 2, 1, 0, 3], [1, 1, 0, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1]),
+    ],
+)
+def test_golden_votes(votes, vote, majority, union):
+    predictions = shots_of(votes)
+    for rule, expected in {"vote": vote, "majority": majority, "union": union}.items():
+        merged = merge_shots(predictions, rule=rule)
+        assert merged.dtype == torch.int64
+        assert merged.tolist() == [[expected]], rule
+
+
+def test_the_vote_is_counted_in_each_image_of_a_batch():
+    batch = torch.cat([shots_of(votes) for votes in ([0, 1, 2, 2, 1], [0, 1, 3, 5, 2], [0] * 5)])
+    merged = merge_shots(batch, rule="vote")
+    assert merged[:, 0].tolist() == [[0, 1, 1, 1, 1], [0, 0, 1, 1, 0], [0] * 5]
+
+
+def test_the_mean_is_the_default_for_prototypes_and_for_maps():
+    prototypes = torch.tensor([[[1.0, 0.0], [3.0, 4.0]]])
+    assert merge_shots(prototypes).tolist() == [[2.0, 2.0]]
+    maps = torch.arange(24.0).view(1, 2, 3, 4)
+    torch.testing.assert_close(merge_shots(maps, rule="mean"), maps[:, 0] + 6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 6), st.floats(0, 1), st.integers(0, 99))
+def test_rules_against_numpy_and_each_other(shots, share, seed):
+    generator = torch.Generator().manual_seed(seed)
+    predictions = torch.rand(2, shots, 3, 4, generator=generator) < share
+    merged = {rule: merge_shots(predictions, rule=rule) for rule in ("union", "vote", "majority")}
+    for image, found in zip(predictions.numpy(), merged["vote"].numpy()):
+        votes = image.sum(0)
+        np.testing.assert_array_equal(found, votes / max(votes.max(), 1) >= 0.5)
+    np.testing.assert_array_equal(merged["union"].numpy(), predictions.numpy().any(1))
+    np.testing.assert_array_equal(merged["majority"].numpy(), predictions.numpy().mean(1) > 0.5)
+    assert (merged["majority"] <= merged["vote"]).all()
+    assert (merged["vote"] <= merged["union"]).all()
+    order = torch.randperm(shots, generator=generator)
+    for rule, found in merged.items():
+        assert torch.equal(merge_shots(predictions[:, order].long(), rule=rule), found)
+        if shots == 1:
+            assert torch.equal(found, predictions[:, 0].long())
+
+
+def test_rules_that_cannot_apply_are_refused():
+    with pytest.raises(ValueError, match=r"integers 0 and 1; found torch\.float32"):
+        merge_shots(torch.rand(1, 5, 4, 4), rule="vote")
+    with pytest.raises(ValueError, match='Unknown rule \'loudest\'; there are "mean", "union", "vote", "majority"'):
+        inspect.unwrap(merge_shots)(torch.rand(1, 5, 4, 4), rule="loudest")

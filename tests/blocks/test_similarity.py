@@ -1,0 +1,210 @@
+"""The cosine map and the merging of ways: golden values, a NumPy oracle, limits, gradients, precision."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+
+from fsslib.blocks.similarity import cosine_similarity_map, merge_ways, prototype_logits
+
+GOLDEN_FEATURES = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]]])
+GOLDEN_PROTOTYPE = torch.tensor([[2.5, 0.5]])
+GOLDEN_MAP = torch.tensor([[[0.980581, 0.964764], [0.980581, 0.998868]]])
+
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
+
+
+def drawn(shape, seed, dtype=torch.float32):
+    """Features and prototypes of a shape [B, C, h, w]."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(shape, generator=generator, dtype=torch.float64)
+    prototype = torch.randn(shape[:2], generator=generator, dtype=torch.float64)
+    return features.to(dtype), prototype.to(dtype)
+
+
+def cosine_by_numpy(features, prototype):
+    """The definition, one place at a time."""
+    batch, _, height, width = features.shape
+    similarity = np.zeros((batch, height, width))
+    for b, y, x in np.ndindex(batch, height, width):
+        place = features[b, :, y, x]
+        similarity[b, y, x] = np.dot(place, prototype[b]) / (np.linalg.norm(place) * np.linalg.norm(prototype[b]))
+    return similarity
+
+
+# The cosine map
+
+
+def test_golden_map():
+    found = cosine_similarity_map(GOLDEN_FEATURES, GOLDEN_PROTOTYPE)
+    torch.testing.assert_close(found, GOLDEN_MAP, rtol=0, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=shapes, seed=st.integers(0, 2**31))
+def test_equals_the_definition_in_numpy(shape, seed):
+    features, prototype = drawn(shape, seed, torch.float64)
+    expected = cosine_by_numpy(features.numpy(), prototype.numpy())
+    np.testing.assert_allclose(cosine_similarity_map(features, prototype).numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_equals_torch_for_small_and_zero_vectors_too():
+    features, prototype = drawn((2, 5, 4, 3), 0)
+    features[0] *= 1e-9
+    features[1, :, 0] = 0
+    expected = F.cosine_similarity(features, prototype[:, :, None, None], dim=1, eps=1e-8)
+    torch.testing.assert_close(cosine_similarity_map(features, prototype), expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=shapes, seed=st.integers(0, 2**31), size=st.floats(-6, 6))
+def test_lies_in_minus_one_to_one(shape, seed, size):
+    features, prototype = drawn(shape, seed)
+    assert cosine_similarity_map(features * 10**size, prototype).abs().max() <= 1 + 1e-6
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=shapes, seed=st.integers(0, 2**31), up=st.floats(0.01, 100), down=st.floats(0.01, 100))
+def test_length_does_not_count_and_sign_does(shape, seed, up, down):
+    features, prototype = drawn(shape, seed, torch.float64)
+    plain = cosine_similarity_map(features, prototype)
+    torch.testing.assert_close(cosine_similarity_map(up * features, down * prototype), plain)
+    torch.testing.assert_close(cosine_similarity_map(-features, prototype), -plain)
+
+
+def test_a_feature_is_most_like_itself():
+    features, _ = drawn((1, 6, 5, 5), 3)
+    similarity = cosine_similarity_map(features, features[:, :, 2, 4])[0]
+    assert similarity[2, 4] == pytest.approx(1)
+    assert (similarity.argmax() // 5, similarity.argmax() % 5) == (2, 4)
+
+
+def test_each_image_is_compared_with_its_own_prototype():
+    features, prototype = drawn((3, 4, 2, 2), 1)
+    single = torch.cat([cosine_similarity_map(features[i : i + 1], prototype[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(cosine_similarity_map(features, prototype), single)
+    with pytest.raises(TypeCheckError):
+        cosine_similarity_map(features, prototype[:1])
+
+
+def test_zero_vectors_give_zero_and_finite_gradients():
+    features, prototype = drawn((2, 3, 2, 2), 2)
+    features[0, :, 0, 0] = 0
+    prototype[1] = 0
+    features.requires_grad_()
+    prototype.requires_grad_()
+    similarity = cosine_similarity_map(features, prototype)
+    assert similarity[0, 0, 0] == 0
+    assert (similarity[1] == 0).all()
+    assert similarity[0, 1, 1] != 0
+    similarity.sum().backward()
+    assert torch.isfinite(features.grad).all()
+    assert torch.isfinite(prototype.grad).all()
+
+
+def test_gradients_in_float64():
+    features, prototype = drawn((2, 3, 2, 4), 4, torch.float64)
+    inputs = (features.requires_grad_(), prototype.requires_grad_())
+    assert torch.autograd.gradcheck(cosine_similarity_map, inputs)
+
+
+def test_bfloat16_loses_its_last_digit_only():
+    """The map keeps its dtype, and is computed in float32 in between: one rounding, a relative 2^-9."""
+    features, prototype = (t.bfloat16() for t in drawn((2, 256, 8, 8), 5))
+    found, exact = (
+        cosine_similarity_map(features, prototype),
+        cosine_similarity_map(features.float(), prototype.float()),
+    )
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_autocast_does_not_lower_the_precision():
+    features, prototype = drawn((2, 256, 8, 8), 6)
+    exact = cosine_similarity_map(features, prototype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cosine_similarity_map(features, prototype)
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-6)
+
+
+def test_prototype_logits_are_scaled_cosines():
+    features, foreground = drawn((2, 4, 3, 3), 7)
+    _, background = drawn((2, 4, 3, 3), 8)
+    logits = prototype_logits(features, foreground, background)
+    assert logits.shape == (2, 2, 3, 3)
+    torch.testing.assert_close(logits[:, 0], 20 * cosine_similarity_map(features, background))
+    torch.testing.assert_close(logits[:, 1], 20 * cosine_similarity_map(features, foreground))
+    torch.testing.assert_close(prototype_logits(features, foreground, background, scale=1.0), logits / 20)
+
+
+# Merging ways
+
+
+def one_believed(probability, ways):
+    """One pixel: the first way at `probability`, the others at 0; [1, N, 2, 1, 1]."""
+    foreground = torch.zeros(ways, dtype=torch.float64)
+    foreground[0] = probability
+    return torch.stack([1 - foreground, foreground], 1)[None, :, :, None, None]
+
+
+ARITHMETIC = {1: 0.500, 2: 0.667, 3: 0.750, 4: 0.800, 5: 0.833}
+GEOMETRIC = {1: 0.500, 2: 0.618, 3: 0.682, 4: 0.724, 5: 0.755}
+
+
+@pytest.mark.parametrize("ways", range(1, 6))
+@pytest.mark.parametrize(("rule", "thresholds"), [("arithmetic", ARITHMETIC), ("geometric", GEOMETRIC)])
+def test_how_sure_one_way_must_be(rule, thresholds, ways):
+    """Just below the threshold the background wins, just above it the way does."""
+    for offset, winner in ((-0.001, 0), (0.001, 1)):
+        scores = merge_ways(one_believed(thresholds[ways] + offset, ways), rule=rule)
+        assert scores.shape == (1, 1 + ways, 1, 1)
+        assert scores.argmax(1).item() == winner
+
+
+@settings(deadline=None, max_examples=30)
+@given(probability=st.floats(1e-6, 1 - 1e-6))
+def test_the_rules_agree_for_one_way(probability):
+    binary = one_believed(probability, 1)
+    arithmetic, geometric = (merge_ways(binary, rule=rule) for rule in ("arithmetic", "geometric"))
+    torch.testing.assert_close(arithmetic, binary[:, 0])
+    torch.testing.assert_close(geometric, binary[:, 0])
+
+
+def test_two_ways_by_hand():
+    foreground = torch.tensor([0.98, 0.0025], dtype=torch.float64)
+    binary = torch.stack([1 - foreground, foreground], 1)[None, :, :, None, None]
+    arithmetic, geometric = (merge_ways(binary, rule=rule).flatten() for rule in ("arithmetic", "geometric"))
+    assert arithmetic.tolist() == pytest.approx([0.50875, 0.98, 0.0025])
+    assert geometric[0].item() == pytest.approx(0.141, abs=5e-4)
+    assert geometric[1:].tolist() == foreground.tolist()
+
+
+def test_the_maps_are_scores_and_not_a_distribution():
+    binary = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0)).softmax(2)
+    for rule in ("arithmetic", "geometric"):
+        total = merge_ways(binary, rule=rule).sum(1)
+        assert (total - 1).abs().max() > 0.1
+
+
+def test_a_certain_foreground_leaves_no_infinity():
+    for rule in ("arithmetic", "geometric"):
+        binary = one_believed(1.0, 2).requires_grad_()
+        scores = merge_ways(binary, rule=rule)
+        scores.sum().backward()
+        assert scores.argmax(1).item() == 1
+        assert torch.isfinite(scores).all()
+        assert torch.isfinite(binary.grad).all()
+
+
+def test_what_are_no_probabilities_is_refused():
+    with pytest.raises(ValueError, match=r"must add up to 1; found sums from 4 to 4.*softmax\(2\)"):
+        merge_ways(torch.full((1, 2, 2, 3, 3), 2.0))
+    with pytest.raises(ValueError, match="must add up to 1; found sums from nan"):
+        merge_ways(torch.full((1, 2, 2, 3, 3), float("nan")))
+    with pytest.raises(ValueError, match=r"'harmonic'.*arithmetic.*geometric"):
+        inspect.unwrap(merge_ways)(one_believed(0.5, 1), rule="harmonic")

@@ -1,0 +1,166 @@
+"""The toy world: the same picture for the same name, whatever the batch, the size or the device; scenes as promised."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsslib.data import open_task
+from fsslib.data.toyworld import (
+    CLASS_NAMES,
+    DEVELOPMENT_DOMAIN,
+    DEVELOPMENT_FOLD,
+    DOMAINS,
+    TARGET_DOMAINS,
+    TEST_FOLDS,
+    ToyWorld,
+    base_classes,
+    fold_classes,
+)
+from fsslib.data.toyworld.classes import SILHOUETTE_OF, TEXTURE_OF
+from fsslib.data.toyworld.noise import clouds, uniform
+from fsslib.data.toyworld.surfaces import SILHOUETTES, TEXTURES
+
+IDS = [f"c{c}-{n:06d}" for n, c in enumerate(CLASS_NAMES)]
+
+
+def test_classes_are_pairs_of_shared_parts():
+    pairs = list(zip(SILHOUETTE_OF, TEXTURE_OF))
+    assert len(set(pairs)) == len(CLASS_NAMES) == 25
+    assert min(SILHOUETTE_OF.count(s) for s in range(len(SILHOUETTES))) >= 2
+    assert min(TEXTURE_OF.count(t) for t in range(len(TEXTURES))) >= 2
+    for fold in (*TEST_FOLDS, DEVELOPMENT_FOLD):
+        kinds = [c - min(CLASS_NAMES) for c in fold_classes(fold)]
+        base = [c - min(CLASS_NAMES) for c in base_classes(fold)]
+        assert len({SILHOUETTE_OF[k] for k in kinds}) == len({TEXTURE_OF[k] for k in kinds}) == 5
+        assert {SILHOUETTE_OF[k] for k in kinds} <= {SILHOUETTE_OF[k] for k in base}
+        assert {TEXTURE_OF[k] for k in kinds} <= {TEXTURE_OF[k] for k in base}
+
+
+def test_folds_are_disjoint_and_development_is_never_trained_on():
+    for fold in (*TEST_FOLDS, DEVELOPMENT_FOLD):
+        base = set(base_classes(fold))
+        assert len(base) == 15
+        assert not base & set(fold_classes(fold))
+        assert not base & set(fold_classes(DEVELOPMENT_FOLD))
+    assert sorted(c for f in range(5) for c in fold_classes(f)) == sorted(CLASS_NAMES)
+    assert DEVELOPMENT_DOMAIN not in TARGET_DOMAINS
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_picture_does_not_depend_on_its_batch(domain):
+    world = ToyWorld(domain, size=32)
+    images, maps = world.images(IDS)
+    again, same_maps = world.images(IDS[10:13])
+    assert torch.equal(maps[10:13], same_maps)
+    torch.testing.assert_close(images[10:13], again, atol=1e-5, rtol=0)
+    assert images.shape == (25, 3, 32, 32)
+    assert 0 <= images.min() <= images.max() <= 1
+    assert images.std() > 0.05
+
+
+def test_domains_share_scenes_and_differ_in_looks():
+    drawn = {domain: ToyWorld(domain, size=32).images(IDS) for domain in DOMAINS}
+    assert all(torch.equal(maps, drawn["photo"][1]) for _, maps in drawn.values())
+    for domain, (images, _) in drawn.items():
+        for other, (others, _) in drawn.items():
+            assert domain == other or (images - others).abs().mean() > 0.05
+
+
+def test_pictures_are_frozen():
+    """The mean of some pixels, so that an edit which moves every scene cannot pass unseen: results/ depends on them."""
+    images, maps = ToyWorld(size=32).images(IDS)
+    assert maps.sum().item() == FROZEN_MAPS
+    assert images.mean().item() == pytest.approx(FROZEN_MEAN, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 999_900), st.sampled_from([32, 48, 64]))
+def test_the_wanted_class_is_really_visible(start, size):
+    ids = [f"c{1001 + n % 25}-{start + n:06d}" for n in range(50)]
+    _, maps = ToyWorld(size=size, distractors=base_classes(0)).images(ids)
+    wanted = torch.tensor([1001 + n % 25 for n in range(50)])[:, None, None]
+    assert (maps == wanted).float().mean((1, 2)).min() > 0.01
+
+
+def test_scenes_hold_one_to_four_objects_and_no_novel_distractor():
+    task = open_task("toy", fold=1)
+    base, novel = set(task.train_classes), set(task.test_classes)
+    counts = []
+    for row in task.tests["photo"].sample(task.test_classes, 100, seed="x"):
+        _, maps = task.tests["photo"].images([row.query])
+        classes = set(maps.unique().tolist()) - {0}
+        assert classes & novel == set(row.classes)
+        assert classes <= base | set(row.classes)
+        counts.append(len(classes))
+    assert min(counts) == 1
+    assert 3 <= max(counts) <= 4
+    batch = task.train.episode(task.train.sample(task.train_classes, 50, seed="y"))
+    assert not set(batch.query_class_map.unique().tolist()) & novel
+    open_world = open_task("toy", fold=1, novel_as_background=True)
+    batch = open_world.train.episode(open_world.train.sample(task.train_classes, 50, seed="y"))
+    assert set(batch.query_class_map.unique().tolist()) & novel
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 4), st.integers(1, 3), st.sampled_from([0.0, 0.4, 1.0]), st.integers(0, 1000))
+def test_episodes_keep_the_contract(ways, shots, presence, seed):
+    world = ToyWorld(size=32, distractors=base_classes(2))
+    rows = world.sample(fold_classes(2), 6, ways=ways, shots=shots, seed=str(seed), presence_probability=presence)
+    episode = world.episode(rows).check_values()
+    assert (episode.support_masks == 1).flatten(3).any(-1).all()
+    named = torch.tensor([[f"c{c}" in row.query for c in row.classes] for row in rows])
+    assert torch.equal(episode.presence, named)
+
+
+def test_two_way_queries_hold_both_ways_often_enough():
+    for presence in (0.0, 0.5, 1.0):
+        rows = ToyWorld().sample(fold_classes(0), 400, ways=2, presence_probability=presence)
+        both = sum(row.query.count("c") == 2 for row in rows) / 400
+        # 20 % are wanted at least; 4 points are twice the standard deviation of 400 draws.
+        assert both > 0.2 - 0.04
+
+
+def test_hash_noise_is_uniform_and_addressed():
+    seeds = torch.arange(50)
+    noise = uniform(seeds, 3, 40, 50)
+    assert 0 <= noise.min() <= noise.max() < 1
+    assert noise.mean().item() == pytest.approx(0.5, abs=0.005)
+    assert noise.var().item() == pytest.approx(1 / 12, rel=0.02)
+    assert torch.equal(uniform(seeds[7:8], 3, 40, 50), noise[7:8])
+    correlation = torch.corrcoef(torch.stack([noise[0].flatten(), noise[1].flatten(), uniform(seeds[:1], 4, 2000)[0]]))
+    assert (correlation - torch.eye(3)).abs().max() < 0.1
+    assert clouds(seeds, 1, 32).mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_bigger_pictures_show_the_same_scene():
+    _, small = ToyWorld(size=64).images(IDS)
+    _, large = ToyWorld(size=256).images(IDS)
+    agreement = (large[:, 2::4, 2::4] == small).float().mean()
+    assert agreement > 0.97
+
+
+def test_parts_divide_the_objects():
+    scene = ToyWorld().scene(IDS)
+    assert torch.equal(scene.part_map > 0, scene.class_map > 0)
+    textured = (scene.part_map == 1).sum() / (scene.part_map > 0).sum()
+    assert 0.5 < textured < 0.95
+
+
+@pytest.mark.parametrize("bad", ["c9999-000001", "c1001", "photo-000001", "c1001-1", "c1001+-000001"])
+def test_bad_names_are_refused(bad):
+    with pytest.raises(ValueError, match="not a toy image id"):
+        ToyWorld().images([bad])
+
+
+def test_bad_requests_say_what_there_is():
+    with pytest.raises(ValueError, match="photo, underwater, night, sketch, fog"):
+        ToyWorld("underwatr")
+    with pytest.raises(ValueError, match="16 pixels or more; found 8"):
+        ToyWorld(size=8)
+    with pytest.raises(ValueError, match=r"Not toy classes: \[7\]"):
+        ToyWorld(distractors=[7])
+    with pytest.raises(ValueError, match="folds 0 to 3"):
+        open_task("toy", fold=7)
+    with pytest.raises(ValueError, match="toy, pascal"):
+        open_task("coco")

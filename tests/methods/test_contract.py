@@ -1,0 +1,143 @@
+"""What every method must do, asked of all of them: forward, backward, odd sizes, ways and shots, saving, precision."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fsslib.methods import build_method
+from fsslib.methods.base import Prediction, TrainingDiverged, check_finite
+from tests.methods.contract import ALL_METHODS, random_episode, small_method
+
+
+@pytest.fixture(params=ALL_METHODS)
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize(("ways", "shots"), [(1, 1), (1, 3), (2, 1), (3, 2)])
+def test_forward_and_predict_shapes(name, ways, shots):
+    method, episode = small_method(name).eval(), random_episode(ways=ways, shots=shots)
+    logits = method(episode)
+    assert logits.shape == (2, 1 + ways, 32, 32)
+    assert torch.isfinite(logits).all()
+    prediction = method.predict(episode)
+    assert isinstance(prediction, Prediction)
+    assert prediction.labels.shape == (2, 32, 32)
+    assert prediction.presence.shape == (2, ways)
+    assert set(prediction.labels.unique().tolist()) <= set(range(ways + 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (16, 50), (65, 64)])
+def test_odd_sizes(name, height, width):
+    method = small_method(name).eval()
+    assert method(random_episode(height=height, width=width)).shape[-2:] == (height, width)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_losses_are_named_scalars_with_gradients(name, batch):
+    method = small_method(name).train()
+    losses = method.losses(random_episode(batch=batch))
+    assert losses
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group(name):
+    method = small_method(name)
+    grouped = [id(p) for groups in method.parameter_groups().values() for g in groups for p in g["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+def test_prediction_never_looks_at_the_answer(name):
+    method, episode = small_method(name).eval(), random_episode(ways=2)
+    blind = replace(episode, query_labels=torch.zeros_like(episode.query_labels), query_class_map=None)
+    told, untold = method.predict(episode), method.predict(blind)
+    assert torch.equal(told.labels, untold.labels)
+    assert torch.equal(told.presence, untold.presence)
+
+
+def test_batches_do_not_mix_in_eval_mode(name):
+    method, episode = small_method(name).eval(), random_episode(batch=3)
+    whole = method.predict(episode).scores
+    single = torch.cat([method.predict(episode[i : i + 1]).scores for i in range(3)])
+    torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_support_mask_gives_a_defined_answer(name):
+    method, episode = small_method(name).eval(), random_episode()
+    empty = replace(episode, support_masks=torch.zeros_like(episode.support_masks))
+    assert torch.isfinite(method(empty)).all()
+
+
+def test_save_load_equal_logits(name, tmp_path):
+    method, episode = small_method(name).train(), random_episode(batch=4)
+    optimizers = {k: torch.optim.SGD(g, lr=0.01) for k, g in method.parameter_groups().items()}
+    method.training_step(episode, optimizers)
+    method.after_step()
+    torch.save(method.state_dict(), tmp_path / "m.pt")
+    fresh = build_method(name)
+    fresh.load_state_dict(torch.load(tmp_path / "m.pt", weights_only=True))
+    assert torch.equal(method.eval()(episode), fresh.eval()(episode))
+
+
+def test_a_training_step_moves_parameters_and_returns_numbers(name):
+    method = small_method(name).train()
+    before = copy.deepcopy(method.state_dict())
+    optimizers = {k: torch.optim.SGD(g, lr=0.1) for k, g in method.parameter_groups().items()}
+    values = method.training_step(random_episode(batch=4), optimizers)
+    assert values
+    assert all(isinstance(v, float) for v in values.values())
+    moved = [n for n, p in method.named_parameters() if not torch.equal(p, before[n])]
+    assert moved
+
+
+def test_bfloat16_stays_near_float32(name):
+    method, episode = small_method(name).eval(), random_episode()
+    full = method.predict(episode).scores.softmax(1)
+    method.compute_dtype = torch.bfloat16
+    low = method.predict(episode).scores
+    assert low.dtype == torch.float32
+    assert (low.softmax(1) - full).abs().mean() < 0.05
+
+
+def test_encode_and_decode_equal_forward(name):
+    method, episode = small_method(name).eval(), random_episode(ways=2, shots=2)
+    flat = method.encode(episode.support_images.flatten(0, 2), episode.support_masks.flatten(0, 2))
+    support = {k: v.unflatten(0, (2, 2, 2)) for k, v in flat.items()}
+    decoded = method.decode(support, method.encode(episode.query_images))
+    torch.testing.assert_close(decoded, method(episode), rtol=1e-4, atol=1e-4)
+
+
+def test_no_tensor_is_left_on_the_wrong_device(name):
+    """Shapes alone, on the meta device: a hidden move to the CPU would fail here."""
+    method, episode = small_method(name).eval().to("meta"), random_episode().to("meta")
+    assert method(episode).device.type == "meta"
+
+
+def test_nan_is_refused_before_any_weight_moves(name):
+    method = small_method(name).train()
+    episode = random_episode(batch=2)
+    broken = replace(episode, query_images=torch.full_like(episode.query_images, float("nan")))
+    before = copy.deepcopy(dict(method.named_parameters()))
+    optimizers = {k: torch.optim.SGD(g, lr=0.1) for k, g in method.parameter_groups().items()}
+    with pytest.raises(TrainingDiverged, match="nan"):
+        method.training_step(broken, optimizers)
+    assert all(torch.equal(p, before[n]) for n, p in method.named_parameters())
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(ValueError, match="prototype, sg_one"):
+        build_method("sgone")
+    with pytest.raises(ValueError, match=r"no option widht; it has width"):
+        build_method("sg_one", widht=3)
+    with pytest.raises(ValueError, match="no option padding"):
+        build_method("prototype", padding=3)
+
+
+def test_check_finite_names_the_losses():
+    with pytest.raises(TrainingDiverged, match="a = inf"):
+        check_finite({"a": torch.tensor(float("inf")), "b": torch.tensor(1.0)})

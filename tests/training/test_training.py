@@ -1,0 +1,350 @@
+"""Recipes, the loop, checkpoints and resuming to the bit, evaluation."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from fsslib.data import open_task
+from fsslib.data.toyworld import ToyWorld
+from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeStream
+from fsslib.methods import build_method
+from fsslib.methods.base import Method, TrainingDiverged
+from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from fsslib.training.evaluate import evaluate
+from fsslib.training.fit import fit
+from fsslib.training.recipe import OptimizerSpec, Phase, Recipe, Schedule
+
+
+class Toy(Method):
+    """What later methods will need: two optimisers used inside one step, a bank written after it, dropout, a queue pointer."""
+
+    def __init__(self):
+        super().__init__()
+        self.segmenter = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Dropout(0.2), nn.Conv2d(4, 2, 1))
+        self.discriminator = nn.Conv2d(2, 1, 1)
+        self.register_buffer("bank", torch.zeros(4, 3))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.classes = ()
+
+    def forward(self, batch):
+        return self.segmenter(batch.query_images)
+
+    def parameter_groups(self):
+        return {
+            "segmenter": [{"name": "all", "params": list(self.segmenter.parameters())}],
+            "discriminator": [{"name": "all", "params": list(self.discriminator.parameters()), "lr_scale": 0.5}],
+        }
+
+    def prepare(self, classes):
+        self.classes = tuple(classes)
+
+    def training_step(self, batch, optimizers):
+        self.seen = batch.query_images.mean((0, 2, 3))
+        logs = {}
+        for name, optimizer in optimizers.items():
+            loss = self(batch).square().mean() if name == "segmenter" else self.discriminator(self(batch).detach()).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            logs[name] = loss.item()
+        return logs
+
+    def after_step(self):
+        self.bank[self.pointer % 4] = self.seen
+        self.pointer += 1
+
+
+RECIPE = Recipe(
+    phases=(
+        Phase(name="warm", data="source", steps=4, optimizers={"segmenter": OptimizerSpec(name="sgd", lr=0.1)}),
+        Phase(
+            name="both",
+            data="target",
+            steps=6,
+            optimizers={"segmenter": OptimizerSpec(lr=0.01), "discriminator": OptimizerSpec(name="adamw", lr=0.02)},
+            schedule=Schedule(name="poly", warmup=2),
+        ),
+    )
+)
+
+
+def streams():
+    task = open_task("toy", fold=0, targets=("night",), size=16)
+    return {
+        "source": EpisodeStream(task.train, task.train_classes, batch_size=2),
+        "target": EpisodeStream(task.tests["night"], task.train_classes, batch_size=2),
+    }
+
+
+def trained(tmp_path, stop_after=None, **options):
+    """Train, optionally interrupted by Ctrl-C during step `stop_after` and resumed by a fresh method."""
+    data, path = streams(), tmp_path / "last.pt"
+    torch.manual_seed(0)
+    method = Toy()
+    if stop_after is not None:
+        inner = data["source" if stop_after < 4 else "target"]
+
+        class Interrupting:
+            def batch(self, step):
+                if step == stop_after:
+                    signal.raise_signal(signal.SIGINT)
+                return inner.batch(step)
+
+        cut = dict(data, **{"source" if stop_after < 4 else "target": Interrupting()})
+        with pytest.raises(KeyboardInterrupt, match=f"after step {stop_after + 1} of 10; it is saved"):
+            fit(method, RECIPE, cut, checkpoint=path, seed=3, progress=False, **options)
+        torch.manual_seed(99)
+        method = Toy()
+    history = fit(method, RECIPE, data, checkpoint=path, seed=3, progress=False, **options)
+    return method, history
+
+
+@pytest.mark.parametrize("stop_after", [0, 3, 4, 7, 9])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop_after):
+    whole, history = trained(tmp_path / "whole")
+    resumed, again = trained(tmp_path / "cut", stop_after)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+    assert history.rows == again.rows
+    assert len(history.rows) == 10
+    assert whole.pointer == 10
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    method, _ = trained(tmp_path)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    fit(method, RECIPE, streams(), checkpoint=tmp_path / "last.pt", progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["sg_one", "prototype"])
+def test_real_methods_resume_to_the_bit(tmp_path, name):
+    task = open_task("toy", fold=0, size=32)
+    data = {"source": EpisodeStream(task.train, task.train_classes, batch_size=2)}
+    results = []
+    for cut in (None, 2):
+        path = tmp_path / f"{cut}.pt"
+        recipe = Recipe.load(name).with_changes(steps=4)
+        torch.manual_seed(0)
+        method = build_method(name)
+        if cut:
+            state = {}
+
+            class Once:
+                def batch(self, step, state=state, cut=cut):
+                    if step == cut and not state:
+                        state["done"] = True
+                        signal.raise_signal(signal.SIGTERM)
+                    return data["source"].batch(step)
+
+            with pytest.raises(KeyboardInterrupt):
+                fit(method, recipe, {"source": Once()}, checkpoint=path, progress=False)
+            method = build_method(name)
+        fit(method, recipe, data, checkpoint=path, progress=False)
+        results.append(method.state_dict())
+    assert all(torch.equal(results[0][k], results[1][k]) for k in results[0])
+
+
+def test_kill_9_while_checkpointing_leaves_a_readable_file(tmp_path):
+    """A process that does nothing but save is killed at many moments; what lies there must load every time."""
+    path = tmp_path / "last.pt"
+    program = textwrap.dedent(
+        """
+        import sys, torch
+        from fsslib.training.checkpoint import save_checkpoint
+        n = 0
+        while True:
+            n += 1
+            save_checkpoint(sys.argv[1], {"identity": "x", "step": n, "big": torch.full((500_000,), float(n))})
+            print(n, flush=True)
+        """
+    )
+    for delay in range(4):
+        process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+        for _ in range(3 + 2 * delay):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        state = load_checkpoint(path, identity="x")
+        assert (state["big"] == state["step"]).all()
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"identity": "mine", "step": 1})
+    assert load_checkpoint(path, identity="mine")["step"] == 1
+    with pytest.raises(CheckpointError, match="another configuration"):
+        load_checkpoint(path, identity="yours")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        load_checkpoint(path)
+    torch.save([1, 2], path)
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    trained(tmp_path)
+    with pytest.raises(CheckpointError, match="another network"):
+        fit(build_method("prototype"), RECIPE, streams(), checkpoint=tmp_path / "last.pt", progress=False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(CheckpointError, match="Cannot write"):
+        save_checkpoint(tmp_path / "last.pt", {})
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(CheckpointError, match="Cannot write the checkpoint"):
+        save_checkpoint(tmp_path / "out" / "last.pt", {})
+
+
+def test_nan_stops_before_the_weights_and_says_where(tmp_path):
+    task = open_task("toy", fold=0, size=32)
+    good = EpisodeStream(task.train, task.train_classes, batch_size=2)
+
+    class Broken:
+        def batch(self, step):
+            batch = good.batch(step)
+            if step == 2:
+                batch.query_images.fill_(float("nan"))
+            return batch
+
+    torch.manual_seed(0)
+    method = build_method("prototype")
+    recipe = Recipe.load("prototype").with_changes(steps=4)
+    with pytest.raises(TrainingDiverged, match=r"phase 'episodes' at step 2: segmentation = nan.*Lower the learning rate"):
+        fit(method, recipe, {"source": Broken()}, progress=False)
+    assert all(torch.isfinite(p).all() for p in method.parameters())
+
+
+def test_progress_is_lines_when_nobody_watches(capsys):
+    fit(Toy(), RECIPE, streams(), log_every=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["step 4/10", "step 8/10", "step 10/10"]
+    fit(Toy(), RECIPE, streams(), progress=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_history_and_preparation():
+    method = Toy()
+    history = fit(method, RECIPE, streams(), classes=(5, 3), progress=False)
+    assert method.classes == (5, 3)
+    assert len(history.series("segmenter")) == 10
+    assert len(history.series("discriminator")) == 6
+    assert [row["phase"] for row in history.rows] == [0] * 4 + [1] * 6
+    assert history.seconds > 0
+
+
+def test_recipes_are_strict_and_scale():
+    recipe = Recipe.load("sg_one_paper")
+    spec = recipe.phases[0].optimizers["segmenter"]
+    assert (spec.lr, spec.momentum, spec.weight_decay) == (1e-5, 0.99, 5e-4)
+    assert [p.steps for p in RECIPE.with_changes(steps=5).phases] == [2, 3]
+    assert RECIPE.with_changes(learning_rate=0.5).phases[1].optimizers["discriminator"].lr == 0.5
+    with pytest.raises(ValueError, match="No recipe 'sg_two'"):
+        Recipe.load("sg_two")
+    with pytest.raises(ValueError, match="momentun"):
+        OptimizerSpec(lr=0.1, momentun=0.9)
+    with pytest.raises(ValueError, match="above 0"):
+        RECIPE.with_changes(learning_rate=0.0)
+
+
+def test_recipe_and_method_must_agree():
+    wants = Recipe(phases=(Phase(name="x", steps=1, optimizers={"generator": OptimizerSpec(lr=0.1)}),))
+    with pytest.raises(ValueError, match="optimisers for generator; Toy has parameters for segmenter, discriminator"):
+        fit(Toy(), wants, streams(), progress=False)
+    with pytest.raises(ValueError, match="needs data named target"):
+        fit(Toy(), RECIPE, {"source": streams()["source"]}, progress=False)
+    spec = OptimizerSpec(lr=0.1, group_lr={"heads": 2.0})
+    with pytest.raises(ValueError, match="group_lr names heads; the method's groups are all"):
+        spec.build(Toy().parameter_groups()["segmenter"])
+
+
+def test_learning_rates_follow_group_and_schedule():
+    groups = build_method("sg_one").parameter_groups()["segmenter"]
+    optimizer = Recipe.load("sg_one_paper").phases[0].optimizers["segmenter"].build(groups)
+    rates = {g["name"]: g["lr"] for g in optimizer.param_groups}
+    assert rates == pytest.approx({"weights": 1e-5, "biases": 2e-5, "guidance_weights": 1e-4, "guidance_biases": 2e-4})
+    poly, cosine = Schedule(name="poly"), Schedule(name="cosine", warmup=4)
+    assert poly.factor(0, 10) == 1
+    assert poly.factor(5, 10) == pytest.approx(0.5**0.9)
+    assert cosine.factor(0, 10) == pytest.approx(0.2)
+    assert cosine.factor(5, 10) == pytest.approx(0.5)
+
+
+def test_evaluation_does_not_depend_on_batches_and_gives_the_mode_back():
+    world = ToyWorld(size=32)
+    rows = world.sample((1001, 1002), 7)
+    episodes = EpisodeSet(world, EpisodeManifest(tuple(rows)))
+    method = build_method("prototype").train()
+    meters = [evaluate(method, episodes, batch_size=b) for b in (1, 3, 7)]
+    assert method.training
+    assert len(meters[0].binary) == 7
+    # A pixel on the edge of a decision may fall either way when a batch is summed in another order.
+    assert all((m.ways - meters[0].ways).abs().max() <= 2 for m in meters)
+
+
+def test_original_size_protocol_scores_where_it_says():
+    world = ToyWorld(size=32)
+    rows = world.sample((1001,), 2)
+
+    class WithOriginals:
+        def episode(self, chosen):
+            episode = world.episode(chosen)
+            big = episode.query_labels.repeat_interleave(2, 1).repeat_interleave(3, 2)
+            return type(episode)(**{**vars(episode), "query_originals": tuple(big)})
+
+        name, domain, class_names, sample = "toy", "photo", world.class_names, world.sample
+
+    method = build_method("prototype")
+    meter = evaluate(method, EpisodeSet(WithOriginals(), EpisodeManifest(tuple(rows))), "original")
+    assert meter.binary.sum(1).tolist() == [64 * 96] * 2
+    with pytest.raises(ValueError, match="keep_originals"):
+        evaluate(method, EpisodeSet(world, EpisodeManifest(tuple(rows))), "original")
+    with pytest.raises(ValueError, match="Unknown protocol"):
+        evaluate(method, EpisodeSet(world, EpisodeManifest(tuple(rows))), "hnset")
+
+
+def test_bfloat16_training_stays_in_a_band():
+    task = open_task("toy", fold=0, size=32)
+    data = {"source": EpisodeStream(task.train, task.train_classes, batch_size=4)}
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        method = build_method("prototype")
+        history = fit(method, Recipe.load("prototype").with_changes(steps=6), data, dtype=dtype, progress=False)
+        losses.append(history.series("segmentation"))
+        assert all(p.dtype == torch.float32 for p in method.parameters())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["prototype", "sg_one"])
+def test_one_batch_can_be_learnt_by_heart(name):
+    task = open_task("toy", fold=4, size=32)
+    batch = EpisodeStream(task.train, task.train_classes, batch_size=2).batch(0)
+
+    class Same:
+        def batch(self, step):
+            return batch
+
+    torch.manual_seed(0)
+    recipe = Recipe.load(name).with_changes(steps=60)
+    losses = fit(build_method(name), recipe, {"source": Same()}, progress=False).series("segmentation")
+    assert losses[-1] < 0.4 * losses[0]
