@@ -73,7 +73,9 @@ class ThisPython(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        search = [str(paths.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # An installed fsslib is found anyway, and an environment's packages must not come before Python's own.
+        checkout = [str(paths.PACKAGE.parent)] if paths.project_root() == paths.PACKAGE.parent else []
+        search = [*checkout, *filter(None, [os.environ.get("PYTHONPATH")])]
         return KernelSpec(
             # ipykernel warns of unencrypted local connections at every start, and of sockets at an interrupted end.
             argv=[sys.executable, "-m", "ipykernel_launcher", "--IPKernelApp.log_level=50", "-f", "{connection_file}"],
