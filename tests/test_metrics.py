@@ -133,6 +133,18 @@ def test_exact_ratio_counts_right_presence_claims():
     assert told.compute().exact_ratio == 1.0
 
 
+def test_the_floor_is_the_score_of_marking_everything():
+    labels = torch.tensor([[[1, 0, 0, VOID]], [[1, 1, 0, 0]], [[0, 0, 1, 1]]])
+    ids, everything = torch.tensor([[4], [4], [6]]), torch.ones_like(labels)
+    meter, marked = FewShotMeter([4, 6]), FewShotMeter([4, 6])
+    meter.update(torch.zeros_like(labels), labels, ids)
+    marked.update(everything, labels, ids)
+    assert meter.all_foreground() == pytest.approx(marked.compute().miou)
+    assert meter.all_foreground() == pytest.approx((3 / 7 + 1 / 2) / 2)
+    with pytest.raises(ValueError, match="no episode"):
+        FewShotMeter([1]).all_foreground()
+
+
 def test_errors_say_what_was_found():
     meter = FewShotMeter([1])
     with pytest.raises(ValueError, match="no episode"):

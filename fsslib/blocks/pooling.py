@@ -101,4 +101,4 @@ def merge_shots(per_shot: Tensor, *, rule: ShotRule = "mean") -> Tensor:
     if rule == "majority":
         return (2 * votes > per_shot.shape[1]).long()
     most = votes.flatten(1).amax(1).clamp(min=1)[:, None, None]
-    return (2 * votes >= most).long() * (votes > 0)
+    return (2 * votes >= most).long()

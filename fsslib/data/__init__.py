@@ -6,7 +6,11 @@ from typing import Any
 
 from fsslib.episodes import EpisodeSource
 
-DATA_SETS = {"toy": "drawn by the program, nothing to download", "pascal": "PASCAL VOC 2012 with PASCAL-5i folds"}
+DATA_SETS = {
+    "toy": "drawn by the program, nothing to download",
+    "pascal": "PASCAL VOC 2012 with PASCAL-5i folds",
+    "pascal_all": "PASCAL VOC 2012, every class tested and none trained on: for untrained networks",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ def open_task(
     """
     if data == "toy":
         task = _toy_task(fold, source, targets, size, novel_as_background, device)
-    elif data == "pascal":
-        task = _pascal_task(fold, source, targets, size)
+    elif data in ("pascal", "pascal_all"):
+        task = _pascal_task(data, fold, source, targets, size)
     else:
         raise ValueError(f"Unknown data set {data!r}; there are {', '.join(DATA_SETS)}.")
     if leaked := set(task.train_classes) & set(task.test_classes):
@@ -61,10 +65,13 @@ def _toy_task(fold, source, targets, size, novel_as_background, device) -> FewSh
     return FewShotTask(train, base, tests, novel)
 
 
-def _pascal_task(fold, source, targets, size) -> FewShotTask:
+def _pascal_task(data, fold, source, targets, size) -> FewShotTask:
     from fsslib.data.pascal import PascalVOC
 
     if tuple(targets) or source != "photo":
         raise ValueError(f'PASCAL has the one domain "photo" and no targets; found {source!r} and {tuple(targets)}.')
-    part = PascalVOC(size=size).fold(fold)
+    voc = PascalVOC(size=size)
+    if data == "pascal_all":
+        return FewShotTask(voc, (), {"photo": voc}, voc.usable_classes())
+    part = voc.fold(fold)
     return FewShotTask(part.train, part.train_classes, {"photo": part.test}, part.test_classes)

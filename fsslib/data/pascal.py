@@ -106,7 +106,7 @@ class PascalVOC(LabelledImageSet):
             self._load_files,
             CLASS_NAMES,
             name="pascal",
-            domain="pascal",
+            domain="photo",
             size=size,
             keep_originals=keep_originals,
         )

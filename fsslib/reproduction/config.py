@@ -105,6 +105,8 @@ class RunConfig(BaseModel):
         facts = _data_set(self.data)
         if self.fold not in facts.folds:
             raise ValueError(f"unknown fold {self.fold} of {self.data}; there are {', '.join(map(str, facts.folds))}")
+        if self.data == "pascal_all" and self.steps:
+            raise ValueError(f"pascal_all leaves no class to train on, found steps {self.steps}; give steps 0")
         for domain in (self.source, *self.targets):
             if domain not in facts.domains:
                 raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {', '.join(facts.domains)}")
@@ -234,6 +236,8 @@ class _DataSet:
 
 def _data_set(name: str) -> _DataSet:
     """The folds and domains a data set offers, and the domains to test in when none are named."""
+    if name == "pascal_all":
+        return _DataSet((0,), ("photo",), ())
     if name == "pascal":
         from fsslib.data.pascal import FOLDS
 

@@ -111,7 +111,7 @@ def gather(plan: Plan) -> Path:
     for label, config in plan.runs:
         path = config.folder / FILE
         if path.exists():
-            rows.append({"label": label} | _row(read_result(path)))
+            rows.append({"label": label} | _row(path))
         elif config.sha256 in kept:
             rows.append(kept[config.sha256] | {"label": label})
     content = {"schema_version": 1, "plan": plan.name, "command": f"fsslib reproduce {plan.name}", "runs": rows}
@@ -124,11 +124,17 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     return json.loads(Path(path).read_text(encoding="utf-8"))["runs"]
 
 
-def _row(result: dict[str, Any]) -> dict[str, Any]:
+def _row(path: Path) -> dict[str, Any]:
     """What a table or a test may need of a run; the counts of every episode stay in its folder, named by hash."""
+    from fsslib.reproduction.record import read_meter
+
+    result = read_result(path)
+    for domain, score in result["scores"].items():
+        score["all_foreground"] = read_meter(path, domain).all_foreground()
     return {
         "config_sha256": result["config_sha256"],
         "config": result["config"],
+        "classes": result["classes"],
         "scores": result["scores"],
         "training": {key: result["training"][key] for key in ("steps", "seconds", "final")},
         "weights": result["weights"],

@@ -101,9 +101,10 @@ def show_images(
         raise ValueError(f"{len(titles)} titles for {count} images in {columns} columns: one each, or one a column.")
     if len(row_titles) not in (0, rows):
         raise ValueError(f"{len(row_titles)} row titles for {rows} rows.")
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(side * columns + 0.3, side * rows + 0.25), dpi=DPI, layout="compressed", squeeze=False
-    )
+    lines = 1 + max((title.count("\n") for title in titles), default=-1)
+    heading = 0.17 * lines * (rows if len(titles) == count else 1)
+    size = (side * columns + 0.3, side * rows + heading + 0.1)
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=DPI, layout="compressed", squeeze=False)
     for place, ax in enumerate(axes.flat):
         if place >= count:
             ax.set_axis_off()

@@ -1,0 +1,212 @@
+"""Tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them into README.
+
+A row is a label of a plan, a column a domain or a fold. Numbers are mIoU in percent: the mean over the runs, and Student's
+95 % interval over (fold, seed) where there are five runs or more.
+"""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fsslib import paths
+from fsslib.episodes import write_atomically
+from fsslib.reproduction.plans import read_rows
+from fsslib.reproduction.statistics import Interval, holm, paired_difference, student_interval
+
+Unit = tuple[int, int]
+"""Fold and seed: one trained network."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title and a note on how to read it; all cells are text."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    def markdown(self) -> str:
+        lines = [self.head, ["---"] + ["---:"] * (len(self.head) - 1), *self.rows]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"**{self.title}**\n\n{body}\n\n{self.note}"
+
+    def html(self) -> str:
+        def row(cells, tag):
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(row(cells, "td") for cells in self.rows)
+        return (
+            f"<figure class='table'><table><caption>{html.escape(self.title)}</caption><thead>{row(self.head, 'th')}</thead>"
+            f"<tbody>{body}</tbody></table><figcaption>{html.escape(self.note)}</figcaption></figure>"
+        )
+
+
+def by_unit(runs: Sequence[Mapping[str, Any]], label: str, domain: str, key: str = "miou") -> dict[Unit, float]:
+    """A score in percent of every run with this label that was tested in this domain."""
+    return {
+        (run["config"]["fold"], run["config"]["seed"]): 100 * run["scores"][domain][key]
+        for run in runs
+        if run["label"] == label and domain in run["scores"]
+    }
+
+
+def cell(values: Mapping[Unit, float]) -> str:
+    """Mean and interval as text; a dash where there is no run, the mean alone where there are too few for an interval."""
+    if not values:
+        return "–"
+    interval = student_interval(list(values.values()))
+    if interval.low is None:
+        return f"{interval.mean:.1f}"
+    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+DOMAINS = ("photo", "underwater", "night", "sketch")
+
+
+def toy_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """SG-One, prototypes and the world's own floor and ceiling, by domain."""
+    floor = {
+        d: {unit: v for label in ("SG-One",) for unit, v in by_unit(runs, label, d, "all_foreground").items()}
+        for d in DOMAINS
+    }
+    ceiling = {d: by_unit(runs, "SG-One" if d == "photo" else f"SG-One trained in {d}", d) for d in DOMAINS}
+    rows = [
+        ("everything marked", *(cell(floor[d]) for d in DOMAINS)),
+        *((label, *(cell(by_unit(runs, label, d)) for d in DOMAINS)) for label in _LABELS),
+        ("SG-One trained in the domain itself", *(cell(ceiling[d]) for d in DOMAINS)),
+    ]
+    return Table(
+        "Toy world, 1-shot mIoU on held-out classes, trained in photo",
+        ("", *DOMAINS),
+        tuple(rows),
+        f"Folds 0 to 3 with 3 seeds each; the last row 1 seed a fold beyond photo. In brackets Student's 95 % interval over "
+        f"the runs. {_circumstances(runs)}",
+    )
+
+
+_LABELS = ("prototypes untrained", "prototypes trained", "SG-One")
+
+
+def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """SG-One against the two baselines, paired by fold and seed, p values corrected over the domains."""
+    rows = []
+    for baseline in _LABELS[:2]:
+        paired: dict[str, Interval] = {}
+        for domain in DOMAINS:
+            ours, theirs = by_unit(runs, "SG-One", domain), by_unit(runs, baseline, domain)
+            units = set(ours) & set(theirs)
+            if units:
+                paired[domain] = paired_difference({u: ours[u] for u in units}, {u: theirs[u] for u in units})
+        corrected = holm({d: i.p for d, i in paired.items() if i.p is not None})
+        rows.append(
+            (
+                f"SG-One minus {baseline}",
+                *(
+                    f"{paired[d]}" + (f", p {corrected[d]:.3f}" if d in corrected else "") if d in paired else "–"
+                    for d in DOMAINS
+                ),
+            )
+        )
+    return Table(
+        "Differences, paired by fold and seed",
+        ("", *DOMAINS),
+        tuple(rows),
+        "Points of mIoU with Student's 95 % interval; p values are Holm-corrected over the four domains.",
+    )
+
+
+def voc_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """PASCAL VOC by fold, and the reference over all usable classes."""
+    folds = sorted({run["config"]["fold"] for run in runs if run["config"]["data"] == "pascal"})
+
+    def of_fold(label, fold):
+        return {u: v for u, v in by_unit(runs, label, "photo").items() if u[0] == fold}
+
+    labels = list(dict.fromkeys(run["label"] for run in runs))
+    rows = []
+    for label in labels:
+        if any(run["label"] == label and run["config"]["data"] == "pascal" for run in runs):
+            every = [of_fold(label, fold) for fold in folds]
+            pooled = {u: v for part in every for u, v in part.items()}
+            rows.append((label, *(cell(part) for part in every), cell(pooled), "–"))
+        else:
+            rows.append((label, *("–" for _ in folds), "–", cell(by_unit(runs, label, "photo"))))
+    return Table(
+        "PASCAL VOC 2012 subset, 1-shot mIoU on held-out classes, ResNet-18 with a frozen backbone",
+        ("", *(f"fold {fold}" for fold in folds), "mean of the runs", "12 classes"),
+        tuple(rows),
+        f"SG-One: 3 seeds a fold. The 12 classes are those with 20 images or more, none of them trained on. {_circumstances(runs)}",
+    )
+
+
+def _circumstances(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Hardware, versions and episodes, as far as the runs agree on them."""
+    environments = [run["environment"] for run in runs]
+    devices = sorted({e["device_name"] for e in environments})
+    versions = sorted({e["versions"]["torch"] or "?" for e in environments})
+    episodes = sorted({s["episodes"] for run in runs for s in run["scores"].values()})
+    return f"{' and '.join(map(str, episodes))} episodes a run; {', '.join(devices)}; torch {', '.join(versions)}."
+
+
+TABLES = {"sg_one_toy": (toy_scores, toy_differences), "sg_one_voc": (voc_scores,)}
+
+
+def tables() -> dict[str, list[Table]]:
+    """The tables of every results file that is there, by plan."""
+    found = {}
+    for name, makers in TABLES.items():
+        path = paths.shipped("results") / f"{name}.json"
+        if path.is_file() and (runs := read_rows(path)):
+            found[name] = [make(runs) for make in makers]
+    return found
+
+
+def html_tables() -> str:
+    """All tables as an HTML fragment."""
+    return "\n".join(table.html() for group in tables().values() for table in group)
+
+
+def notebook_index() -> str:
+    """The notebooks as a Markdown table, from `notebooks/index.yml`."""
+    folder = paths.shipped("notebooks")
+    rows = yaml.safe_load((folder / "index.yml").read_text(encoding="utf-8"))["notebooks"]
+    lines = ["| notebook | kind | minutes | data | read before |", "|---|---|---:|---|---|"]
+    for row in rows:
+        stem = row["file"].removesuffix(".ipynb")
+        before = ", ".join(str(p).removesuffix(".ipynb")[:2] for p in row["prerequisites"]) or "–"
+        sets = ", ".join(row["datasets"])
+        lines.append(f"| [{stem.replace('_', ' ')}](notebooks/{row['file']}) | {row['kind']} | {row['minutes']} | {sets} | {before} |")
+    return "\n".join(lines)
+
+
+def fill(text: str, parts: Mapping[str, str]) -> str:
+    """`text` with what stands between `<!-- generated:NAME -->` and `<!-- end generated -->` replaced by the named parts.
+
+    Raises ValueError for a part the text has no place for, and for a place without a part.
+    """
+    places = re.findall(r"<!-- generated:(\w+) -->", text)
+    if sorted(places) != sorted(parts):
+        raise ValueError(f"The text has places for {places}, the parts are {list(parts)}.")
+    for name, part in parts.items():
+        pattern = rf"(<!-- generated:{name} -->\n).*?(<!-- end generated -->)"
+        text = re.sub(pattern, lambda m, part=part: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def readme_parts() -> dict[str, str]:
+    """What README is filled with: the notebook index and the tables of each plan."""
+    return {"notebooks": notebook_index()} | {
+        name: "\n\n".join(table.markdown() for table in group) for name, group in tables().items()
+    }
+
+
+if __name__ == "__main__":
+    readme = Path(paths.project_root()) / "README.md"
+    write_atomically(readme, fill(readme.read_text(encoding="utf-8"), readme_parts()))
+    print(f"{readme}: filled from results/ and notebooks/index.yml")

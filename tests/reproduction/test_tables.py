@@ -1,0 +1,101 @@
+"""Tables from result files, plans that expand, and README kept in step with results/."""
+
+import json
+
+import pytest
+
+from fsslib import paths
+from fsslib.reproduction import tables
+from fsslib.reproduction.config import ConfigError
+from fsslib.reproduction.plans import Plan, expand
+from fsslib.reproduction.tables import by_unit, cell, fill, toy_differences, toy_scores
+
+
+def run(label, fold, seed, **miou):
+    return {
+        "label": label,
+        "config": {"fold": fold, "seed": seed, "data": "toy"},
+        "scores": {d: {"miou": v, "all_foreground": 0.1, "episodes": 50} for d, v in miou.items()},
+        "environment": {"device_name": "a processor", "versions": {"torch": "2.6"}},
+    }
+
+
+RUNS = [
+    run(label, fold, seed, photo=0.4 + 0.01 * fold + 0.001 * seed + gain, night=0.2)
+    for label, gain in (("SG-One", 0.05), ("prototypes untrained", 0.0), ("prototypes trained", 0.04))
+    for fold in range(4)
+    for seed in range(3)
+]
+
+
+def test_scores_are_grouped_by_label_and_domain():
+    values = by_unit(RUNS, "SG-One", "photo")
+    assert len(values) == 12
+    assert values[(2, 1)] == pytest.approx(47.1)
+    assert by_unit(RUNS, "SG-One", "sketch") == {}
+    assert cell({}) == "–"
+    assert cell({(0, 0): 1.25, (1, 0): 2.25}) == "1.8"
+    table = toy_scores(RUNS)
+    assert table.rows[0][1].startswith("10.0 [10.0")
+    assert table.rows[3][0] == "SG-One"
+    assert table.rows[3][1].startswith("46.6 [")
+    assert "50 episodes a run; a processor; torch 2.6." in table.note
+
+
+def test_differences_are_paired():
+    row = toy_differences(RUNS).rows[0]
+    assert row[1].startswith("+5.0 [+5.0, +5.0] (n=12), p 0.0")
+    assert row[3].startswith("+0.0")
+    assert row[2] == "–"
+
+
+def test_markdown_and_html_escape_and_line_up():
+    table = tables.Table("a < b", ("", "x"), (("r & s", "1"),), "note")
+    assert "| r & s | 1 |" in table.markdown()
+    assert "<td>r &amp; s</td>" in table.html()
+    assert "a &lt; b" in table.html()
+
+
+def test_filling_replaces_only_its_places():
+    text = "a\n<!-- generated:x -->\nold\n<!-- end generated -->\nb"
+    assert fill(text, {"x": "new"}) == "a\n<!-- generated:x -->\nnew\n<!-- end generated -->\nb"
+    assert fill(fill(text, {"x": "new"}), {"x": "new"}) == fill(text, {"x": "new"})
+    with pytest.raises(ValueError, match="places for"):
+        fill(text, {"x": "new", "y": "more"})
+
+
+def test_readme_is_what_the_results_say():
+    readme = (paths.project_root() / "README.md").read_text(encoding="utf-8")
+    assert fill(readme, tables.readme_parts()) == readme, "run: python -m fsslib.reproduction.tables"
+
+
+@pytest.mark.parametrize("name", ["sg_one_toy", "sg_one_voc"])
+def test_results_belong_to_their_plan(name):
+    plan = Plan.load(name)
+    content = json.loads(plan.results_file.read_text(encoding="utf-8"))
+    planned = {config.sha256: label for label, config in plan.runs}
+    assert len(planned) == len(plan.runs)
+    found = {row["config_sha256"]: row["label"] for row in content["runs"]}
+    assert found == {sha: planned[sha] for sha in found}, "a row is not of this plan"
+    assert set(found) == set(planned), "the plan is not finished"
+
+
+def test_matrices_expand_to_every_combination():
+    assert list(expand({"fold": [0, 1], "seed": [2, 3], "targets": ["night"]})) == [
+        {"fold": f, "seed": s, "targets": ["night"]} for f in (0, 1) for s in (2, 3)
+    ]
+
+
+def test_bad_plans_say_where(tmp_path):
+    with pytest.raises(ConfigError, match="no plan 'nothing'.*sg_one_toy"):
+        Plan.load("nothing")
+    bad = tmp_path / "plan.yaml"
+    bad.write_text("name: x\nruns:\n  - {label: a, fold: 9}\n")
+    with pytest.raises(ConfigError, match="labelled 'a'.*unknown fold 9"):
+        Plan.load(bad)
+    bad.write_text("name: x\nruns:\n  - {fold: 1}\n")
+    with pytest.raises(ConfigError, match="with a label"):
+        Plan.load(bad)
+    bad.write_text("name: x\n")
+    with pytest.raises(ConfigError, match="name and runs"):
+        Plan.load(bad)
