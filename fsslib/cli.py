@@ -1,4 +1,4 @@
-"""The command line: `fsslib doctor`, `fsslib run`, `fsslib data list`. Flags are generated from the typed models.
+"""The command line: `fsslib tutorial`, `run`, `reproduce`, `doctor`, `data list`; flags come from the typed models.
 
 Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 130 interrupted.
 """
@@ -52,6 +52,39 @@ class Run(RunFlags):
         print(path)
 
 
+class Tutorial(BaseModel):
+    """Run the teaching notebooks and one small training, and write report/index.html. What is up to date is kept."""
+
+    def cli_cmd(self) -> None:
+        from fsslib.reproduction import tutorial
+
+        try:
+            raise SystemExit(tutorial.main())
+        except KeyboardInterrupt as interrupt:
+            message = "Interrupted. The next call goes on with what is missing."
+            raise SystemExit(_fail(message, 130)) from interrupt
+
+
+class Reproduce(BaseModel):
+    """Make a table of results: carry out the runs of a plan that are not finished, and gather results/PLAN.json."""
+
+    plan: CliPositionalArg[str] = Field(description="A plan of the package, such as sg_one_toy, or a YAML file.")
+    jobs: int = Field(1, ge=1, description="Runs at a time; they share the cores.")
+
+    def cli_cmd(self) -> None:
+        from fsslib.reproduction import plans
+
+        plan = plans.Plan.load(self.plan)
+        try:
+            failures = plans.carry_out(plan, jobs=self.jobs)
+        except KeyboardInterrupt as interrupt:
+            message = "Interrupted. The next call goes on with the runs that are missing."
+            raise SystemExit(_fail(message, 130)) from interrupt
+        if failures:
+            raise SystemExit(_fail("\n".join([f"{len(failures)} runs failed:", *failures]), 1))
+        print(plan.results_file)
+
+
 class Doctor(BaseModel):
     """Print what a bug report needs: versions, device, data sets, weights. Fails on a broken torch or torchvision."""
 
@@ -91,7 +124,9 @@ class Fsslib(
 ):
     """Cross-domain few-shot segmentation: what it is, in notebooks; what works, in numbers."""
 
+    tutorial: CliSubCommand[Tutorial]
     run: CliSubCommand[Run]
+    reproduce: CliSubCommand[Reproduce]
     doctor: CliSubCommand[Doctor]
     data: CliSubCommand[Data]
 

@@ -60,7 +60,7 @@ def data_report() -> str:
     set_by = "FSSLIB_DATA" if os.environ.get("FSSLIB_DATA") else "the default; FSSLIB_DATA names another"
     lines = [f"Data sets below {root} ({set_by})", "  toy      found: drawn by the program"]
     try:
-        lines.append(f"  pascal   found: {len(pascal.read_lists(pascal._find_folder(root)))} images in its lists")
+        lines.append(f"  pascal   found: {len(pascal.read_lists(pascal.find_folder(root)))} images in its lists")
     except DataError as error:
         lines.append("  pascal   missing: " + str(error).replace("\n", "\n           "))
     return "\n".join(lines)

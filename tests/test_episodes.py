@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
+from fsslib import paths
+from fsslib.data import open_task
 from fsslib.data.toyworld import ToyWorld, fold_classes
 from fsslib.episodes import (
     VOID,
@@ -20,6 +22,7 @@ from fsslib.episodes import (
     class_schedule,
     sample_rows,
 )
+from fsslib.reproduction.config import RunConfig
 
 
 def blank(batch=2, ways=1, shots=1, size=4, **changes):
@@ -164,3 +167,13 @@ def test_stream_and_set_are_functions_of_their_position():
     assert [len(p) for p in parts] == [3, 3, 1]
     assert torch.equal(torch.cat([p.query_labels for p in parts]), whole.query_labels)
     torch.testing.assert_close(torch.cat([p.query_images for p in parts]), whole.query_images, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_the_test_episodes_of_the_toy_world_are_the_shipped_ones(fold):
+    """What a run samples from its seed is what lies in data/manifests: old and new scores answer the same questions."""
+    frozen = EpisodeManifest.load(paths.shipped("data") / "manifests" / f"toy-fold{fold}-1way-1shot-400.txt")
+    task = open_task("toy", fold=fold)
+    seed = RunConfig(fold=fold, episodes=400).test_seed
+    assert tuple(task.tests["photo"].sample(task.test_classes, 400, seed=seed)) == frozen.rows
+    assert frozen.about["seed"] == seed

@@ -7,6 +7,8 @@ ceil(H / s) x ceil(W / s) whatever the image size.
 
 Pretrained weights are all there or refused: each tensor of the network must be found in the file with its shape, each
 tensor of the file must belong to the network or to a part of it that was cut off, and what was loaded is hashed.
+
+torchvision takes seconds to import, so only what needs it does.
 """
 
 import hashlib
@@ -18,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -221,6 +222,8 @@ def _tiny() -> nn.Sequential:
 
 def _resnet(name: str, output_stride: int) -> nn.Sequential:
     """torchvision's ResNet without its classifier, dilated where a stage would exceed `output_stride`."""
+    import torchvision
+
     resnet = torchvision.models.get_model(name, weights=None)
     for stage, stride in _STAGE_STRIDES[name].items():
         if stride > output_stride:
@@ -234,6 +237,8 @@ def _vgg16(block5_dilation: int) -> nn.Sequential:
     As in SG-One's released code the pools are 3x3 with padding 1, and the last two have stride 1; torchvision's are 2x2
     with stride 2. Random weights are drawn as torchvision draws them.
     """
+    import torchvision
+
     features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
     for convolution in _convolutions(features):
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
@@ -313,6 +318,8 @@ def _download(name: str) -> tuple[str, Mapping[str, Tensor]]:
     """torchvision's IMAGENET1K_V1 weights, from its cache or its server."""
     if name == "tiny":
         raise WeightsError("There are no ImageNet weights of tiny: it is trained from scratch, with weights='none'.")
+    import torchvision
+
     member = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     try:
         return str(member), member.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)

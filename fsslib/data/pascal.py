@@ -97,7 +97,7 @@ class PascalVOC(LabelledImageSet):
         size: int = 256,
         keep_originals: bool = False,
     ):
-        self.folder = _find_folder(data_root() if root is None else Path(root))
+        self.folder = find_folder(data_root() if root is None else Path(root))
         origins = read_lists(self.folder, (lists,) if isinstance(lists, str) else lists)
         self._check_files(origins)
         contents = {image_id: self._scan(image_id, size) for image_id in origins}
@@ -182,7 +182,8 @@ class PascalVOC(LabelledImageSet):
         return PascalFold(train, train_classes, test, test_classes)
 
 
-def _find_folder(root: Path) -> Path:
+def find_folder(root: Path) -> Path:
+    """The folder VOC2012 below the data folder `root`. Raises DataError with the next step when it is not complete."""
     voc = root / "VOCdevkit" / "VOC2012"
     for needed in (voc / "JPEGImages", voc / "SegmentationClassAug"):
         if not needed.is_dir():

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import yaml
@@ -79,11 +80,24 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(
             # ipykernel warns of unencrypted local connections at every start, and of sockets at an interrupted end.
             argv=[sys.executable, "-m", "ipykernel_launcher", "--IPKernelApp.log_level=50", "-f", "{connection_file}"],
-            env={"PYTHONPATH": os.pathsep.join(search)},
+            # An inherited MPLBACKEND would leave notebooks without pictures.
+            env={"PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
             name="python3",
             display_name="Python 3",
             language="python",
         )
+
+
+def execute_notebook(source: Path, target: Path, **options: Any) -> nbformat.NotebookNode:
+    """papermill's execution of `source` into `target`, by this Python and whatever characters the paths hold."""
+    return papermill.execute_notebook(
+        _plain(source),
+        _plain(target),
+        kernel_name="python3",
+        kernel_manager_class=ThisPython,
+        start_timeout=300,
+        **options,
+    )
 
 
 def run(
@@ -119,14 +133,11 @@ def run(
 def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool) -> None:
     done, partial, failed = _copies(folder, notebook)
     try:
-        executed = papermill.execute_notebook(
-            _plain(notebook),
-            _plain(partial),
+        executed = execute_notebook(
+            notebook,
+            partial,
             parameters=config.model_dump(mode="json") | {"output": str(folder)},
-            kernel_name="python3",
-            kernel_manager_class=ThisPython,
             cwd=str(paths.project_root()),
-            start_timeout=300,
             progress_bar=sys.stderr.isatty(),
             stdout_file=sys.stdout if log_output else None,
             stderr_file=sys.stderr if log_output else None,

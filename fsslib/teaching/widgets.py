@@ -90,7 +90,7 @@ def episode_explorer(
 ) -> EpisodeExplorer:
     """A widget to walk through the toy world, one 1-way 1-shot episode at a time.
 
-    `predict` makes a `Prediction` of an episode: a method's `predict`, for instance. `similarity` makes a score map
+    `predict` makes a `Prediction` of an episode, as `method.eval().predict` does. `similarity` makes a score map
     [1, h, w] of it, drawn with the colours of `limits`. Without them the widget shows support, query and truth. A scene
     keeps its number in every domain, and holds distractors of the chosen fold's training classes only.
     """

@@ -1,5 +1,8 @@
 """What the figures show: pixels of the overlays, number and order of panels, outlines where masks are."""
 
+import subprocess
+import sys
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -187,3 +190,9 @@ def test_history_without_the_asked_values_is_refused():
         plots.show_history(History([{"step": 0.0, "phase": 0.0, "loss": 1.0}]), ["los"])
     with pytest.raises(ValueError, match="empty"):
         plots.show_history(History())
+
+
+def test_importing_fsslib_brings_in_no_plotting_and_no_torch():
+    code = "import sys, fsslib; print(sorted({'matplotlib', 'torch', 'ipywidgets'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout == "[]\n"
