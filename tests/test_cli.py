@@ -8,6 +8,7 @@ import pytest
 
 from fsslib import cli, doctor
 from fsslib.cli import main
+from fsslib.reproduction import plans
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.run import RunError, RunInterrupted
@@ -43,7 +44,7 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
     for name in RunConfig.model_fields:
         assert f"--{name.replace('_', '-')} " in done.stdout
-    assert all(command in done.stdout for command in ("doctor", "run", "data"))
+    assert all(command in done.stdout for command in ("tutorial", "run", "reproduce", "doctor", "data"))
 
 
 def test_flags_arrive_as_what_they_are(runs):
@@ -133,6 +134,22 @@ def test_a_failed_run_names_its_notebook(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "failed in cell [3] with ZeroDivisionError: division by zero" in told
     assert str(tmp_path / "out" / "90_train_and_evaluate.failed.ipynb") in told
+
+
+def test_reproduce_carries_out_a_plan(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(plans, "carry_out", lambda plan, *, jobs: calls.append((plan.name, jobs)) or [])
+    assert main(["reproduce", "sg_one_toy", "--jobs", "2"]) == 0
+    assert calls == [("sg_one_toy", 2)]
+    assert capsys.readouterr().out == f"{plans.Plan.load('sg_one_toy').results_file}\n"
+
+
+def test_reproduce_tells_what_failed_and_what_does_not_exist(monkeypatch, capsys):
+    monkeypatch.setattr(plans, "carry_out", lambda plan, *, jobs: ["SG-One, toy-1: no", "SG-One, toy-2: no"])
+    assert main(["reproduce", "sg_one_toy"]) == 1
+    assert capsys.readouterr().err == "fsslib: 2 runs failed:\nSG-One, toy-1: no\nSG-One, toy-2: no\n"
+    assert main(["reproduce", "everything"]) == 2
+    assert "no plan 'everything'" in capsys.readouterr().err
 
 
 def test_doctor_and_data_list_are_wired(monkeypatch, capsys):

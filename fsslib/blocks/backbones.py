@@ -129,7 +129,8 @@ def build_backbone(
     """A backbone by name, cut behind its last wanted stage.
 
     - `weights`: "none" (random), "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), or a file: a state dict
-      with torchvision's tensor names, looked for as given, then in `weights/` below the data root.
+      with torchvision's tensor names, looked for as given, then in `weights/` below the data root, then among the
+      shipped ones (`tiny-toy-fold0.pt`: tiny, trained on the base classes of that fold of the toy world).
     - `stages`: default the last three. `stage1..4` of tiny, `layer1..4` of a ResNet, `block1..5` of VGG16, where a
       block ends with its pool.
     - `output_stride` (ResNets): 8 by default; 16 or 32 dilate less. HSNet uses 32, PFENet 8 (on a ResNet with another
@@ -333,9 +334,10 @@ def _download(name: str) -> tuple[str, Mapping[str, Tensor]]:
 
 
 def _read(weights: str | Path) -> tuple[str, Mapping[str, Tensor]]:
-    """Name and state dict of the file as given or else below the data root's `weights`; no code in it is run."""
+    """Name and state dict of the file as given, in the data root's `weights` or among those shipped; no code in it is run."""
     given = Path(weights).expanduser()
-    places = list(dict.fromkeys([given, paths.data_root() / "weights" / given]))
+    shelves = (paths.data_root(), paths.shipped("data"))
+    places = list(dict.fromkeys([given, *(shelf / "weights" / given for shelf in shelves)]))
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise WeightsError(

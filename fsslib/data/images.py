@@ -8,13 +8,12 @@ import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from fsslib.episodes import VOID, Episode, EpisodeRow, sample_rows
 
@@ -37,9 +36,16 @@ class DataError(ValueError):
     """A data set is missing, damaged or too small for what was asked; the message names the file and the next step."""
 
 
+def _transforms() -> ModuleType:
+    """torchvision's functions on images; imported at first use, for it takes seconds that the toy world does without."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
 def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
     """An image file as RGB. Raises DataError naming the file when it is missing, cut short or not an image."""
-    return _read(path, lambda image: transforms.pil_to_tensor(image.convert("RGB")))
+    return _read(path, lambda image: _transforms().pil_to_tensor(image.convert("RGB")))
 
 
 def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
@@ -55,7 +61,7 @@ def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
                 f"{path} is stored in mode {image.mode}, as a picture. A label map holds one class number a pixel (PNG "
                 "with a palette, or 8-bit grey): restore the file as published; colours cannot be turned back safely."
             )
-        return transforms.pil_to_tensor(image)[0]
+        return _transforms().pil_to_tensor(image)[0]
 
     return _read(path, indices)
 
@@ -83,7 +89,8 @@ def _read(path: Path, use: Callable):
 
 def resize_image(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 S S"]:
     """The image at `size` x `size` pixels, bilinear with antialiasing."""
-    return transforms.resize(image, [size, size], InterpolationMode.BILINEAR, antialias=True)
+    transforms = _transforms()
+    return transforms.resize(image, [size, size], transforms.InterpolationMode.BILINEAR, antialias=True)
 
 
 def resize_labels(labels: UInt8[Tensor, "H W"], size: int) -> UInt8[Tensor, "S S"]:
@@ -92,7 +99,8 @@ def resize_labels(labels: UInt8[Tensor, "H W"], size: int) -> UInt8[Tensor, "S S
     Not a `tv_tensors.Mask`: older torchvision resizes those with "nearest" whatever it is told, which takes a corner of
     each cell and so moves the mask against its image by up to half a pixel.
     """
-    return transforms.resize(labels[None], [size, size], InterpolationMode.NEAREST_EXACT)[0]
+    transforms = _transforms()
+    return transforms.resize(labels[None], [size, size], transforms.InterpolationMode.NEAREST_EXACT)[0]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,11 @@ class RunConfig(BaseModel):
         default={}, description='Options of the method: name=value, or name="a,b" for a text with commas.'
     )
     backbone: str = Field("tiny", description="The network that makes features: a name out of fsslib.blocks.backbones.")
-    weights: str = Field("none", description="Weights the backbone starts from: none (random), imagenet, or a file.")
+    weights: str = Field(
+        "auto",
+        description="Weights the backbone starts from: none (random), imagenet, or a file; auto: the shipped ones, "
+        "trained on the fold's base classes, for tiny on toy, else none.",
+    )
     data: str = Field("toy", description="The data set: a name out of fsslib.data.")
     source: str = Field("photo", description="The domain that is trained in.")
     targets: Names = Field(
@@ -69,7 +73,7 @@ class RunConfig(BaseModel):
     ways: int = Field(1, ge=1, description="Classes asked for in one episode.")
     shots: int = Field(1, ge=1, description="Labelled example images per class.")
     image_size: int = Field(64, ge=16, description="Side of the square images, in pixels.")
-    steps: int = Field(600, ge=0, description="Training steps; 0 tests the untrained network.")
+    steps: int = Field(300, ge=0, description="Training steps; 0 tests the untrained network.")
     batch_size: int = Field(8, ge=1, description="Episodes per training step.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
     episodes: int = Field(500, ge=1, description="Test episodes per domain.")
@@ -116,6 +120,13 @@ class RunConfig(BaseModel):
                 f"{', '.join(self.targets)}; every run is tested in its source, so leave that out of the targets"
             )
         return self
+
+    @property
+    def start_weights(self) -> str:
+        """`weights` with "auto" resolved."""
+        if self.weights != "auto":
+            return self.weights
+        return f"tiny-toy-fold{self.fold}.pt" if (self.data, self.backbone) == ("toy", "tiny") else "none"
 
     @property
     def sha256(self) -> str:

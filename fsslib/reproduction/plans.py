@@ -126,16 +126,13 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     """What a table or a test may need of a run; the counts of every episode stay in its folder, named by hash."""
-    from fsslib.reproduction.record import read_meter
-
     result = read_result(path)
-    for domain, score in result["scores"].items():
-        score["all_foreground"] = read_meter(path, domain).all_foreground()
     return {
         "config_sha256": result["config_sha256"],
         "config": result["config"],
         "classes": result["classes"],
         "scores": result["scores"],
+        "floors": result["floors"],
         "training": {key: result["training"][key] for key in ("steps", "seconds", "final")},
         "weights": result["weights"],
         "seconds": result["seconds"],

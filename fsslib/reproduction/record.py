@@ -20,6 +20,7 @@ from fsslib.metrics import FewShotMeter
 from fsslib.reproduction import environment
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.result import FILE, SCHEMA_VERSION, read_result
+from fsslib.training.evaluate import mark_every_object
 from fsslib.training.fit import History
 
 LOSSES = "metrics.csv"
@@ -57,6 +58,7 @@ def write_result(
             "test": [exams[config.source].source.class_names[c] for c in task.test_classes],
         },
         "scores": {domain: _score(folder, domain, exams[domain], meter) for domain, meter in meters.items()},
+        "floors": _floors(exams[config.source], meters[config.source]),
         "training": {
             "steps": len(history.rows),
             "seconds": round(history.seconds, 2),
@@ -108,6 +110,12 @@ def _score(folder: Path, domain: str, exam: EpisodeSet, meter: FewShotMeter) -> 
         "manifest_sha256": exam.manifest.sha256,
         "counts": {"file": file.name, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()},
     }
+
+
+def _floors(exam: EpisodeSet, meter: FewShotMeter) -> dict[str, float | None]:
+    """What two answers that ignore the support would score in mIoU: everything marked, and every object marked."""
+    objects = mark_every_object(exam)
+    return {"everything": meter.all_foreground(), "every_object": objects.compute().miou if objects else None}
 
 
 def _losses(history: History) -> list[str]:

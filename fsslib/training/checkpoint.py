@@ -27,6 +27,7 @@ def save_checkpoint(path: Path | str, state: dict[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # a temporary file is for its owner only; the checkpoint is for whom the folder is
         os.replace(temporary, path)
         directory = os.open(path.parent, os.O_RDONLY)
         try:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fsslib.episodes import Episode, EpisodeSet
+from fsslib.episodes import VOID, Episode, EpisodeSet
 from fsslib.methods.base import Method, Prediction
 from fsslib.metrics import FewShotMeter, protocol_named
 
@@ -59,3 +59,18 @@ def _at_original_size(prediction: Prediction, episode: Episode) -> Iterator[tupl
         truth = truth.to(prediction.labels.device)[None]
         scores = F.interpolate(prediction.scores[row : row + 1], truth.shape[-2:], mode="bilinear", align_corners=False)
         yield scores.argmax(1), truth, episode.class_ids[row : row + 1], prediction.presence[row : row + 1]
+
+
+def mark_every_object(episodes: EpisodeSet, batch_size: int = 50) -> FewShotMeter | None:
+    """The counts of an oracle that marks every object of the query with its exact outline, whatever the support shows.
+
+    A one-way method must beat its score to show that it uses the support. None when there are several ways, or when
+    the episodes have no full class map.
+    """
+    meter = FewShotMeter(dict.fromkeys(c for row in episodes.manifest.rows for c in row.classes))
+    for episode in episodes.batches(batch_size):
+        if episode.query_class_map is None or episode.ways > 1:
+            return None
+        objects = (episode.query_class_map > 0) & (episode.query_class_map != VOID)
+        meter.update(objects.long(), episode.query_labels, episode.class_ids)
+    return meter

@@ -55,7 +55,8 @@ def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: In
     classes = torch.full((batch, slots), -1, dtype=torch.int64, device=seeds.device)
     classes[:, : wanted.shape[1]] = wanted
     needed = (wanted >= 0).sum(1)
-    total = (1 + (uniform(seeds, 1) ** 1.5 * slots).long()).maximum(needed)
+    # Mostly three or four: with one or two objects a scene, marking whatever is an object would answer most questions.
+    total = (1 + (uniform(seeds, 1).sqrt() * slots).long()).clamp(max=slots).maximum(needed)
     if len(distractors):
         extra = distractors[(uniform(seeds, 2, slots) * len(distractors)).long()]
         free = (classes < 0) & ((classes < 0).cumsum(1) <= (total - needed)[:, None])

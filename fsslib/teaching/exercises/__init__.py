@@ -5,4 +5,5 @@ AssertionError with a hint when it did not.
 """
 
 from fsslib.teaching.exercises.pooling import *  # noqa: F403
+from fsslib.teaching.exercises.similarity import *  # noqa: F403
 from fsslib.teaching.exercises.start import *  # noqa: F403

@@ -1,0 +1,150 @@
+"""The habits of the house, read from the source text: who imports whom, how long files are, what tests owe. About 1 s."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = sorted((ROOT / "fsslib").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+# What each part of the package may import beside itself. One way only: nothing below names what stands further down.
+BASICS = {"paths", "episodes", "metrics"}
+MAY_IMPORT = {
+    "paths": set(),
+    "episodes": set(),
+    "metrics": {"episodes"},
+    "data": {"paths", "episodes"},
+    "blocks": BASICS,
+    "methods": BASICS | {"blocks"},
+    "training": BASICS | {"blocks", "methods", "data"},
+    "reproduction": BASICS | {"blocks", "methods", "data", "training"},
+    "teaching": BASICS | {"blocks", "methods", "data", "training", "reproduction"},
+    "doctor": BASICS | {"data", "reproduction"},
+    "cli": {"doctor", "reproduction"},
+}
+LONGEST_FILE = 400
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported anywhere in the tree, inside functions too, by its full name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+            if node.module == "fsslib":
+                yield from (f"fsslib.{name.name}" for name in node.names)
+
+
+def wrong_imports(part: str, source: str) -> list[str]:
+    """The imports in `source`, a file of this part of fsslib, that go the wrong way."""
+    ours = [name.split(".") for name in imported(ast.parse(source)) if name.split(".")[0] in ("fsslib", "", "tests")]
+    allowed = {"fsslib", *(f"fsslib.{other}" for other in (MAY_IMPORT[part] | {part}))}
+    return [".".join(name) for name in ours if ".".join(name[:2]) not in allowed]
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "fsslib").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "wrong"),
+    [
+        ("methods", "from fsslib.blocks.pooling import masked_average_pooling\nimport torch", []),
+        ("methods", "def f():\n    from fsslib.training.fit import fit", ["fsslib.training.fit"]),
+        ("blocks", "from fsslib import paths, methods", ["fsslib.methods"]),
+        ("reproduction", "import fsslib\nimport fsslib.teaching.plots as plots", ["fsslib.teaching.plots"]),
+        ("data", "from . import images", ["."]),
+        ("data", "from tests import checked", ["tests"]),
+    ],
+)
+def test_the_direction_of_imports_is_judged_rightly(part, source, wrong):
+    assert wrong_imports(part, source) == wrong
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_one_way(path):
+    if path.name == "__init__.py" and path.parent.name == "fsslib":
+        # It names every part, as text, and loads one when it is asked for.
+        assert not [name for name in imported(ast.parse(path.read_text(encoding="utf-8"))) if "fsslib" in name]
+    else:
+        assert wrong_imports(part_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_the_table_of_imports_is_acyclic_and_names_what_there_is():
+    """Each part may import only parts that stand above it in the table, so no order of imports can go round."""
+    parts = {part_of(path) for path in LIBRARY} - {"__init__"}
+    assert parts == set(MAY_IMPORT)
+    order = list(MAY_IMPORT)
+    assert all(order.index(other) < order.index(part) for part, others in MAY_IMPORT.items() for other in others)
+
+
+def test_nothing_imports_a_notebook():
+    for path in (*LIBRARY, *TESTS):
+        modules = {name.split(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+        assert not modules & {"notebooks", "import_ipynb", "importnb", "nbimporter", "ipynb"}, path
+
+
+def test_no_file_of_the_library_is_long():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY}
+    assert {str(path): count for path, count in lines.items() if count > LONGEST_FILE} == {}
+
+
+def test_shapes_in_annotations_can_be_checked():
+    """Annotations that are text only (PEP 563) would leave the shape checks of the tests without effect."""
+    for path in LIBRARY:
+        assert "from __future__ import annotations" not in path.read_text(encoding="utf-8"), path
+
+
+def demands_something(test: ast.FunctionDef) -> bool:
+    """Whether a test can fail by itself: an assert, an expected error or warning, or an `assert_...` of a library."""
+    for node in ast.walk(test):
+        if isinstance(node, ast.Assert):
+            return True
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("raises", "warns") or name.startswith("assert_"):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("path", [p for p in TESTS if p.name.startswith("test_")], ids=lambda path: path.name)
+def test_every_test_demands_something(path):
+    functions = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)]
+    tests = [function for function in functions if function.name.startswith("test")]
+    assert tests
+    assert [test.name for test in tests if not demands_something(test)] == []
+
+
+def skip_reasons(tree: ast.AST) -> Iterator[str]:
+    """The reason given to every skip; what is filled in at run time shows as "..."."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        if called in ("pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.xfail", "pytest.mark.xfail"):
+            given = [keyword.value for keyword in node.keywords if keyword.arg in ("reason", "msg")]
+            if called.endswith(("skip", "xfail")) and node.args:
+                given.append(node.args[0])
+            for reason in given or [ast.Constant("no reason at all")]:
+                parts = reason.values if isinstance(reason, ast.JoinedStr) else [reason]
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in parts)
+        elif called in ("pytest.importorskip", "unittest.skip"):
+            yield ast.unparse(node)
+
+
+def test_every_skip_has_its_reason_in_the_quarantine_list():
+    written = (ROOT / "tests" / "QUARANTINE.md").read_text(encoding="utf-8")
+    found = {
+        (path.relative_to(ROOT).as_posix(), reason)
+        for path in TESTS
+        for reason in skip_reasons(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found, "no skip was found: the search is broken"
+    missing = [(path, reason) for path, reason in sorted(found) if f"`{path}`" not in written or reason not in written]
+    assert missing == []
+    named = {line.split("`")[1] for line in written.splitlines() if line.startswith("| `")}
+    assert named <= {path for path, _ in found}, "the list names files that skip nothing"

@@ -1,0 +1,166 @@
+"""pyproject.toml, constraints.txt and environment.yml against each other and the code; what is in the wheel. About 2 s."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# What conda-forge calls a package that has another name on PyPI, in PyPI's spelling.
+ON_PYPI = {"pytorch": "torch", "matplotlib-base": "matplotlib", "nbconvert-core": "nbconvert"}
+# What a package is imported as, where that is not its name.
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
+
+
+def requirements(lines: Iterable[str]) -> dict[str, Requirement]:
+    found = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+@pytest.fixture(scope="module")
+def required() -> dict[str, Requirement]:
+    return requirements([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+
+
+@pytest.fixture(scope="module")
+def constraints() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return requirements(line for line in lines if line and not line.startswith("#"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The unpacked wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built = next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"]))
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_conda_and_pip_name_the_same_packages_with_the_same_bounds(required):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert set(environment["channels"]) == {"conda-forge", "nodefaults"}
+    *packages, pip_section = environment["dependencies"]
+    assert pip_section == {"pip": ["-e .[dev]"]}
+
+    conda = requirements(packages)
+    assert str(conda.pop("python").specifier) == PROJECT["requires-python"]
+    assert not conda.pop("pip").specifier
+    by_pypi_name = {ON_PYPI.get(name, name): str(requirement.specifier) for name, requirement in conda.items()}
+    assert by_pypi_name == {name: str(requirement.specifier) for name, requirement in required.items()}
+
+
+def test_every_requirement_has_a_tested_version_within_its_bounds(required, constraints):
+    for name, requirement in required.items():
+        (pin,) = constraints[name].specifier
+        assert pin.operator == "=="
+        assert requirement.specifier.contains(pin.version), f"{requirement} forbids the tested {pin.version}"
+
+
+def test_constraints_are_exact_and_for_every_platform(constraints):
+    for name, requirement in constraints.items():
+        (pin,) = requirement.specifier
+        assert pin.operator == "=="
+        assert "+" not in pin.version, f"{requirement} is a build for one kind of machine"
+        assert not name.startswith(("nvidia-", "cuda-", "triton")), f"torch itself asks for its {name}"
+        assert not requirement.marker
+        assert not requirement.url
+
+
+def test_nothing_has_an_upper_bound(required):
+    for requirement in required.values():
+        assert [specifier.operator for specifier in requirement.specifier] == [">="], requirement
+
+
+def test_whatever_the_library_imports_is_required():
+    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in requirements(PROJECT["dependencies"])}
+    for path in sorted((ROOT / "fsslib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [name.name for name in node.names]
+            else:
+                names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            modules = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"fsslib"}
+            assert modules <= declared, f"{path.relative_to(ROOT)}: {sorted(modules - declared)}"
+
+
+def test_the_wheel_holds_what_is_committed(wheel):
+    for kind in ("notebooks", "data", "results"):
+        shipped = {p.relative_to(wheel / "fsslib" / "shipped" / kind) for p in files(wheel / "fsslib" / "shipped" / kind)}
+        committed = {p.relative_to(ROOT / kind) for p in files(ROOT / kind) if not is_ignored(p.relative_to(ROOT))}
+        assert shipped == committed
+        assert shipped
+    assert {p.name for p in (wheel / "fsslib" / "reproduction").glob("*.css")} == {"pages.css"}
+    assert list(wheel.glob("fsslib/training/recipes/*.yaml"))
+    assert list(wheel.glob("fsslib/reproduction/plan_files/*.yaml"))
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def is_ignored(path: Path) -> bool:
+    return path.parts[:2] == ("data", "downloads") or ".ipynb_checkpoints" in path.parts
+
+
+def test_downloads_stay_out_of_the_wheel(tmp_path):
+    (tmp_path / "fsslib").mkdir()
+    (tmp_path / "fsslib" / "__init__.py").touch()
+    (tmp_path / "data" / "downloads").mkdir(parents=True)
+    (tmp_path / "data" / "downloads" / "large.bin").write_bytes(b"x")
+    (tmp_path / "data" / "README.md").touch()
+    for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    built = next(WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"]))
+    names = zipfile.ZipFile(built).namelist()
+    assert "fsslib/shipped/data/README.md" in names
+    assert not [name for name in names if "downloads" in name]
+
+
+def test_an_installed_package_finds_its_files(wheel, tmp_path):
+    code = """
+import pathlib, fsslib
+from fsslib import paths
+from fsslib.reproduction import plans
+print(paths.shipped("notebooks") / "index.yml")
+print(paths.project_root() == pathlib.Path.cwd(), plans.Plan.load("sg_one_toy").name)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": str(wheel)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    index, facts = done.stdout.splitlines()
+    assert Path(index).is_file()
+    assert Path(index).is_relative_to(wheel)
+    assert facts == "True sg_one_toy"
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    package = (ROOT / "fsslib" / "__init__.py").read_text(encoding="utf-8")
+    stated = re.search(r'^__version__ = "(.+)"$', package, re.MULTILINE)
+    assert stated
+    assert citation["version"] == stated[1] == PROJECT["version"]
+
+
+def test_the_make_file_offers_what_it_says():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    said = set(re.findall(r'@echo "make (\w+)', text))
+    there = set(re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split()) - {"help"}
+    assert said == there
+    assert all(re.search(rf"^{target}:", text, re.MULTILINE) for target in there)
