@@ -1,0 +1,76 @@
+"""What README tells people to type: commands, the YAML file, the Python lines, links, and its generated tables. About 3 s."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fsslib import cli
+from fsslib.reproduction import run as runner
+from fsslib.reproduction import tables
+from fsslib.reproduction.config import parse
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_every_run_command_is_accepted(monkeypatch, tmp_path):
+    calls = []
+
+    def record(config, **_):
+        calls.append(config)
+        path = tmp_path / "result.json"
+        path.write_text('{"schema_version": 1, "scores": {}}')
+        return path
+
+    monkeypatch.setattr(runner, "run", record)
+    (tmp_path / "my_run.yaml").write_text(blocks("yaml")[0])
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("fsslib run")]
+    assert len(lines) >= 4
+    for line in lines:
+        assert cli.main(line.split("#")[0].split()[1:]) == 0, line
+    assert len(calls) == len(lines)
+    assert calls[2].seed == 1
+    assert calls[2].targets == ("night", "sketch")
+
+
+def test_the_yaml_file_is_a_run():
+    config = parse(yaml.safe_load(blocks("yaml")[0]))
+    assert config.learning_rate == 1e-3
+
+
+def test_every_other_command_exists(capsys):
+    commands = set(re.findall(r"`?fsslib (\w+)", "\n".join([*blocks("bash"), *re.findall(r"`fsslib [^`]+`", README)])))
+    assert {"tutorial", "run", "doctor", "data", "reproduce"} <= commands
+    assert cli.main(["--help"]) == 0
+    offered = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)[1].split(",")
+    assert commands <= set(offered)
+    makes = set(re.findall(r"make (tutorial|test|bench|lab|notebooks|reproduce|clean)\b", README))
+    assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE) for target in makes)
+
+
+def test_the_python_lines_run(capsys):
+    (code,) = blocks("python")
+    assert 'fss.Recipe.load("sg_one")' in code
+    code = code.replace('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)').replace("200", "10")
+    exec(compile(code, "README.md", "exec"), {})
+    assert 0 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_linked_file_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert targets or page != "README.md"
+
+
+def test_the_generated_parts_are_those_of_today():
+    """`python -m fsslib.reproduction.tables` rewrites them."""
+    assert tables.fill(README, tables.readme_parts()) == README
