@@ -1,4 +1,5 @@
-"""fsslib: the library behind the notebooks on cross-domain few-shot semantic segmentation. Use it as `import fsslib as fss`.
+"""fsslib: the library behind the notebooks on cross-domain few-shot semantic segmentation. Use it as `import fsslib as
+fss`.
 
 The names a notebook needs are here. They load when first used, so that a command line or a cluster job pays for nothing
 it does not call: neither torch nor plotting is imported by `import fsslib`.
@@ -34,7 +35,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 _MODULES = {"exercises": "teaching.exercises", "plots": "teaching.plots", "widgets": "teaching.widgets"}
 
-__all__ = [*_MODULE_OF, *_MODULES, "__version__"]  # noqa: PLE0604
+__all__ = [*_MODULE_OF, *_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

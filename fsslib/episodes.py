@@ -106,7 +106,7 @@ class Episode(_Batch):
                 raise ValueError(f"Episode: {name} holds {sorted(extra)}; allowed are {sorted(values)}.")
         for name in ("support_images", "query_images"):
             low, high = (v.item() for v in getattr(self, name).aminmax())
-            if not (0.0 <= low and high <= 1.0):
+            if not (low >= 0.0 and high <= 1.0):
                 raise ValueError(f"Episode: {name} spans [{low:.3f}, {high:.3f}]; images are RGB floats in [0, 1].")
         return self
 
@@ -166,7 +166,7 @@ class EpisodeManifest:
     HEADER = "# fsslib episodes 1"
 
     def body(self) -> str:
-        """One line an episode: query, classes joined by commas, ways joined by semicolons with shots joined by commas."""
+        """One line an episode: query; classes joined by commas; ways by semicolons, their shots by commas."""
         return "".join(
             f"{r.query}\t{','.join(map(str, r.classes))}\t{';'.join(','.join(way) for way in r.supports)}\n"
             for r in self.rows
@@ -207,8 +207,8 @@ class EpisodeManifest:
         manifest = cls(tuple(rows), about)
         if stated != manifest.sha256:
             raise ManifestError(
-                f"{path}: its rows hash to {manifest.sha256[:12]}..., its header says {str(stated)[:12]}...: the file was "
-                "edited or cut. Restore it, or sample the episodes anew."
+                f"{path}: its rows hash to {manifest.sha256[:12]}..., its header says {str(stated)[:12]}...: the file "
+                "was edited or cut. Restore it, or sample the episodes anew."
             )
         return manifest
 
@@ -255,7 +255,7 @@ def _draw(rng: random.Random, items: Sequence, count: int) -> list:
 
 
 def class_schedule(classes: Sequence[int], episodes: int, ways: int, rng: random.Random) -> list[tuple[int, ...]]:
-    """The ways of each episode: every class leads equally often (to within one), the other ways are random, all shuffled."""
+    """The ways of each episode: every class leads equally often (to within one), the others are random."""
     if not 1 <= ways <= len(classes):
         raise ValueError(f"{ways}-way episodes need at least {ways} classes; {len(classes)} are given.")
     schedule = []
@@ -307,7 +307,7 @@ def sample_rows(
 
 @dataclass(frozen=True)
 class EpisodeStream:
-    """Endless training episodes: batch number `step` is a function of (seed, step) and nothing else, so it resumes for free."""
+    """Endless training episodes: batch number `step` is a function of (seed, step) alone, so it resumes for free."""
 
     source: EpisodeSource
     classes: tuple[int, ...]

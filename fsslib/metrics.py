@@ -71,7 +71,8 @@ class FewShotMeter:
 
     Void pixels (255 in the labels) are in no counter. A way that is absent from its query has no TP or FN, but what is
     predicted for it counts as FP in its class's union (iFSL's convention; the classic protocols never ask that).
-    HSNet's code, by contrast, counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen classes.
+    HSNet's code, by contrast, counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen
+    classes.
     """
 
     def __init__(self, class_ids: Iterable[int]):
@@ -87,7 +88,7 @@ class FewShotMeter:
         class_ids: Int[Tensor, "B N"],
         presence: Bool[Tensor, "B N"] | None = None,
     ) -> None:
-        """Add a batch. `presence` is the claim which ways are there; without it a way with a predicted pixel is claimed.
+        """Add a batch. `presence` is the claim which ways are there; default: those with a predicted pixel.
 
         Raises ValueError for a class the meter was not made for, and for predictions outside 0..N.
         """
@@ -147,7 +148,7 @@ class FewShotMeter:
         )
 
     def all_foreground(self) -> float:
-        """The mIoU that marking every pixel for each way would get on the same episodes: the floor a score is read against."""
+        """The mIoU of marking every pixel for each way of the same episodes: the floor under any score."""
         if not len(self.binary):
             raise ValueError("The meter has seen no episode.")
         episode, class_id, true_positive, _, false_negative = self.ways.T

@@ -1,4 +1,4 @@
-"""The habits of the house, read from the source text: who imports whom, how long files are, what tests owe. About 1 s."""
+"""The habits of the house, read from the source: who imports whom, how long files are, what tests owe. 1 s."""
 
 import ast
 from collections.abc import Iterator

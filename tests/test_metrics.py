@@ -154,7 +154,7 @@ def test_errors_say_what_was_found():
         meter.update(zeros, zeros, torch.tensor([[5]]))
     with pytest.raises(ValueError, match=r"0\.\.1.*0\.\.3"):
         meter.update(torch.tensor([[[0, 3], [0, 0]]]), zeros, torch.tensor([[1]]))
-    with pytest.raises((ValueError, TypeCheckError), match="shape|labels"):
+    with pytest.raises((ValueError, TypeCheckError), match=r"shape|labels"):
         meter.update(zeros[:, :1], zeros, torch.tensor([[1]]))
     with pytest.raises(ValueError, match="toy, square"):
         protocol_named("pfnet")

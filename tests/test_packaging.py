@@ -1,4 +1,4 @@
-"""pyproject.toml, constraints.txt and environment.yml against each other and the code; what is in the wheel. About 2 s."""
+"""pyproject.toml, constraints.txt, environment.yml against each other and the code; what is in the wheel. 2 s."""
 
 import ast
 import os
@@ -100,7 +100,9 @@ def test_whatever_the_library_imports_is_required():
 
 def test_the_wheel_holds_what_is_committed(wheel):
     for kind in ("notebooks", "data", "results"):
-        shipped = {p.relative_to(wheel / "fsslib" / "shipped" / kind) for p in files(wheel / "fsslib" / "shipped" / kind)}
+        shipped = {
+            p.relative_to(wheel / "fsslib" / "shipped" / kind) for p in files(wheel / "fsslib" / "shipped" / kind)
+        }
         committed = {p.relative_to(ROOT / kind) for p in files(ROOT / kind) if not is_ignored(p.relative_to(ROOT))}
         assert shipped == committed
         assert shipped
@@ -139,7 +141,9 @@ from fsslib.reproduction import plans
 print(paths.shipped("notebooks") / "index.yml")
 print(paths.project_root() == pathlib.Path.cwd(), plans.Plan.load("sg_one_toy").name)
 """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": str(wheel)}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "PYTHONPATH": str(wheel)
+    }
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
     )

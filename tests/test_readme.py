@@ -1,4 +1,4 @@
-"""What README tells people to type: commands, the YAML file, the Python lines, links, and its generated tables. About 3 s."""
+"""What README tells people to type: commands, the YAML file, the Python lines, and links. About 3 s."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,6 @@ import yaml
 
 from fsslib import cli
 from fsslib.reproduction import run as runner
-from fsslib.reproduction import tables
 from fsslib.reproduction.config import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,13 +51,17 @@ def test_every_other_command_exists(capsys):
     offered = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)[1].split(",")
     assert commands <= set(offered)
     makes = set(re.findall(r"make (tutorial|test|bench|lab|notebooks|reproduce|clean)\b", README))
-    assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE) for target in makes)
+    assert all(
+        re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE) for target in makes
+    )
 
 
 def test_the_python_lines_run(capsys):
     (code,) = blocks("python")
     assert 'fss.Recipe.load("sg_one")' in code
-    code = code.replace('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)').replace("200", "10")
+    code = code.replace('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)').replace(
+        "200", "10"
+    )
     exec(compile(code, "README.md", "exec"), {})
     assert 0 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
 
@@ -69,8 +72,3 @@ def test_every_linked_file_is_there(page):
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     assert [target for target in targets if not (ROOT / target).exists()] == []
     assert targets or page != "README.md"
-
-
-def test_the_generated_parts_are_those_of_today():
-    """`python -m fsslib.reproduction.tables` rewrites them."""
-    assert tables.fill(README, tables.readme_parts()) == README

@@ -334,7 +334,7 @@ def _download(name: str) -> tuple[str, Mapping[str, Tensor]]:
 
 
 def _read(weights: str | Path) -> tuple[str, Mapping[str, Tensor]]:
-    """Name and state dict of the file as given, in the data root's `weights` or among those shipped; no code in it is run."""
+    """Name and state dict of a file: as given, in the data root's `weights`, or shipped. No code in it is run."""
     given = Path(weights).expanduser()
     shelves = (paths.data_root(), paths.shipped("data"))
     places = list(dict.fromkeys([given, *(shelf / "weights" / given for shelf in shelves)]))

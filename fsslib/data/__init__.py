@@ -36,8 +36,9 @@ def open_task(
     """The task of a fold. `device` is where the toy world draws.
 
     "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out. "pascal": PASCAL-5i
-    below FSSLIB_DATA; it has one domain, so `targets` must be empty and `source` is "photo". Training images that hold a
-    held-out class as background are dropped (toy: not drawn) unless `novel_as_background` on the toy world, the papers' way.
+    below FSSLIB_DATA; it has one domain, so `targets` must be empty and `source` is "photo". Training images that hold
+    a held-out class as background are dropped (toy: not drawn) unless `novel_as_background` on the toy world, the
+    papers' way.
 
     Raises ValueError naming what there is for an unknown data set, fold or domain, and when classes leak.
     """

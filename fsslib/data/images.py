@@ -37,7 +37,7 @@ class DataError(ValueError):
 
 
 def _transforms() -> ModuleType:
-    """torchvision's functions on images; imported at first use, for it takes seconds that the toy world does without."""
+    """torchvision's functions on images, imported at first use: that takes seconds, which the toy world saves."""
     from torchvision.transforms.v2 import functional
 
     return functional

@@ -15,9 +15,9 @@ METHODS: dict[str, type[Method]] = {"prototype": PrototypeNetwork, "sg_one": SGO
 def build_method(name: str, *, backbone: str = "tiny", weights: str | Path = "none", **options: Any) -> Method:
     """A method by name on a backbone by name.
 
-    `options` are the keyword arguments of the method's class, and two for the backbone: `backbone_stages`, its stages as
-    a comma-separated text, and `freeze_backbone`, which trains the rest of the network only. Raises ValueError naming
-    what there is for an unknown method or option.
+    `options` are the keyword arguments of the method's class, and two for the backbone: `backbone_stages`, its stages
+    as a comma-separated text, and `freeze_backbone`, which trains the rest of the network only. Raises ValueError
+    naming what there is for an unknown method or option.
     """
     if name not in METHODS:
         raise ValueError(f"Unknown method {name!r}; there are {', '.join(METHODS)}.")

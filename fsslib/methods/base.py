@@ -17,7 +17,7 @@ Optimizers = Mapping[str, torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method answers: a label map over {0 background, 1..N ways}, which ways it claims are there, and its scores."""
+    """What a method answers: a label map over {0 background, 1..N ways}, the ways it claims are there, scores."""
 
     labels: Int[Tensor, "B H W"]
     presence: Bool[Tensor, "B N"]
@@ -48,20 +48,29 @@ class Method(nn.Module):
         return {"segmentation": F.cross_entropy(self(batch).float(), batch.query_labels, ignore_index=VOID)}
 
     def predict(self, episode: Episode) -> Prediction:
-        """The answer that is scored; never looks at `query_labels`. Default: the largest logit, a way present if it has a pixel."""
+        """The answer that is scored, without a look at `query_labels`.
+
+        Default: the largest logit; a way is present if it has a pixel.
+        """
         with torch.no_grad(), self.autocast(episode.query_images.device):
             scores = self(episode).float()
         return prediction_from_scores(scores)
 
     def parameter_groups(self) -> dict[str, list[dict[str, Any]]]:
-        """For each optimiser a list of groups {"name", "params", optional "lr_scale", "weight_decay"}. Default: one of everything."""
+        """For each optimiser a list of groups {"name", "params", optional "lr_scale", "weight_decay"}.
+
+        Default: one group of everything.
+        """
         return {"segmenter": [{"name": "all", "params": [p for p in self.parameters() if p.requires_grad]}]}
 
     def prepare(self, classes: Sequence[int]) -> None:
         """Told once before training: the ordered table of training classes. Default: nothing to do."""
 
     def training_step(self, batch: Any, optimizers: Optimizers) -> dict[str, float]:
-        """One update on one batch; returns what to log. Default: sum of `losses`, backward, one step of every optimiser."""
+        """One update on one batch; returns what to log.
+
+        Default: sum of `losses`, backward, one step of every optimiser.
+        """
         with self.autocast(next(self.parameters()).device):
             losses = self.losses(batch)
         total = check_finite(losses)
@@ -73,14 +82,14 @@ class Method(nn.Module):
         return {name: value.item() for name, value in losses.items()}
 
     def after_step(self) -> None:
-        """Runs after the optimisers' step, without gradients: the place for moving averages and memory writes. Default: nothing."""
+        """Runs after the optimisers' step, without gradients: for moving averages, memory writes. Default: nothing."""
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
         """What `decode` needs of images (and their masks), so that evaluation can reuse it over episodes."""
         raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
 
     def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
-        """Logits from encoded supports [B, N, K, ...] and encoded queries [B, ...]; equals `forward` on the same episode."""
+        """Logits from encoded supports [B, N, K, ...] and queries [B, ...]; equals `forward` on the same episode."""
         raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
 
     def autocast(self, device: torch.device) -> AbstractContextManager:

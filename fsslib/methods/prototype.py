@@ -20,7 +20,8 @@ from fsslib.methods.base import Method
 
 
 class PrototypeNetwork(Method):
-    """Cosine to the nearest prototype, times `scale`; softmax over background and ways is the answer, without a threshold.
+    """Cosine to the nearest prototype, times `scale`; softmax over background and ways is the answer, without a
+    threshold.
 
     The background prototype pools all pixels that are neither the way's class nor void, averaged over shots and ways as
     in PANet. Features are the backbone's last stage, or all its stages concatenated at the last one's grid with

@@ -1,7 +1,7 @@
 """Executed notebooks as HTML, and the index page over them. No page asks the network for anything.
 
-Formulas become MathML, which browsers draw by themselves; pictures are embedded; a widget, which needs a running kernel,
-is named in its place.
+Formulas become MathML, which browsers draw by themselves; pictures are embedded; a widget, which needs a running
+kernel, is named in its place.
 """
 
 import base64
@@ -28,8 +28,8 @@ from fsslib.episodes import write_atomically
 WIDGET = "application/vnd.jupyter.widget-view+json"
 THUMBNAIL_WIDTH = 640
 SENTENCE = (
-    "Cross-domain few-shot semantic segmentation: find, in a picture of another kind, what you have seen outlined once. "
-    "Notebooks that teach it, a library behind them, and runs that test the papers' claims."
+    "Cross-domain few-shot semantic segmentation: find, in a picture of another kind, what you have seen outlined "
+    "once. Notebooks that teach it, a library behind them, and runs that test the papers' claims."
 )
 
 
@@ -101,13 +101,13 @@ def write_index(
     body = f"""<header><h1>fsslib</h1><p class="lead">{html.escape(SENTENCE)}</p></header>
 <main><h2>Lessons, as they ran here</h2>
 <div class="cards">{"".join(_card(lesson, path.parent) for lesson in lessons)}</div>
-<h2>Trained and tested just now, on this machine</h2>
+<h2>Trained and tested on this machine</h2>
 <div class="cards beside">{_card(run, path.parent, -1)}<div class="panel">{_score_table(scores)}
-<p class="soft">Toy world, 1-shot, in percent, on classes that the training never showed. One short run is one point: look
-at it, do not conclude from it.</p></div></div>
+<p class="soft">Toy world, 1-shot, in percent, on classes that the training never showed. One short run is one point:
+look at it, do not conclude from it.</p></div></div>
 <h2>Reference results</h2>
-<p class="soft">From the result files that come with the project. To change code and pictures yourself: <code>make lab</code>.</p>
-{tables}</main>
+<p class="soft">From the result files that come with the project. To change code and pictures yourself:
+<code>make lab</code>.</p>{tables}</main>
 <footer>{html.escape(made_with)}</footer>"""
     write_atomically(path, _page("fsslib", body))
 
@@ -172,11 +172,11 @@ def _score_table(scores: Mapping[str, Any]) -> str:
         return "<p>No scores: the run did not finish.</p>"
     rows = "".join(
         f"<tr><td>{html.escape(domain)}</td>"
-        + "".join(f'<td>{100 * score[key]:.1f}</td>' for key in ("miou", "fb_iou"))
-        + f'<td>{score["episodes"]}</td></tr>'
+        + "".join(f"<td>{100 * score[key]:.1f}</td>" for key in ("miou", "fb_iou"))
+        + f"<td>{score['episodes']}</td></tr>"
         for domain, score in scores.items()
     )
-    heads = "".join(f'<th>{name}</th>' for name in ("mIoU", "FB-IoU", "episodes"))
+    heads = "".join(f"<th>{name}</th>" for name in ("mIoU", "FB-IoU", "episodes"))
     return f'<div class="table"><table><tr><th>tested in</th>{heads}</tr>{rows}</table></div>'
 
 

@@ -1,4 +1,5 @@
-"""Plans: which runs make a table. A YAML file of small matrices, expanded to run configs, run, and gathered in one file.
+"""Plans: which runs make a table. A YAML file of small matrices, expanded to run configs, run, and gathered in one
+file.
 
     name: sg_one_toy
     runs:

@@ -1,7 +1,7 @@
 """From repeated runs to a verdict: Student's t intervals, paired differences, Holm's correction.
 
-The unit is a run (fold and seed, or draw and seed), never an episode: episodes of one model share its luck. Intervals are
-Student's t, because a percentile bootstrap of nominal 95 % covers 73 % at n = 3 and 83 % at n = 5.
+The unit is a run (fold and seed, or draw and seed), never an episode: episodes of one model share its luck. Intervals
+are Student's t, because a percentile bootstrap of nominal 95 % covers 73 % at n = 3 and 83 % at n = 5.
 """
 
 import math
@@ -19,7 +19,7 @@ Verdict = Literal["holds", "does not hold", "inconclusive"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n runs with its two-sided interval at `level`, and the p value of "the mean is 0" (both None below n = 5)."""
+    """A mean over n runs, its two-sided interval at `level`, the p value of "the mean is 0"; both None if n < 5."""
 
     mean: float
     low: float | None
@@ -35,7 +35,7 @@ class Interval:
 
 
 def student_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
-    """The mean of `values` with Student's t interval. Fewer than five values get no interval; none at all raise ValueError.
+    """The mean of `values` with Student's t interval; fewer than five get no interval, none at all raise ValueError.
 
     Values that are all equal give an interval of width 0, and p is 1 when they are all 0, else 0.
     """

@@ -1,7 +1,8 @@
-"""Tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them into README.
+"""Tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them into
+README.
 
-A row is a label of a plan, a column a domain or a fold. Numbers are mIoU in percent: the mean over the runs, and Student's
-95 % interval over (fold, seed) where there are five runs or more.
+A row is a label of a plan, a column a domain or a fold. Numbers are mIoU in percent: the mean over the runs, and
+Student's 95 % interval over (fold, seed) where there are five runs or more.
 """
 
 import html
@@ -42,8 +43,9 @@ class Table:
 
         body = "".join(row(cells, "td") for cells in self.rows)
         return (
-            f"<figure class='table'><table><caption>{html.escape(self.title)}</caption><thead>{row(self.head, 'th')}</thead>"
-            f"<tbody>{body}</tbody></table><figcaption>{html.escape(self.note)}</figcaption></figure>"
+            f"<figure class='table'><table><caption>{html.escape(self.title)}</caption>"
+            f"<thead>{row(self.head, 'th')}</thead><tbody>{body}</tbody></table>"
+            f"<figcaption>{html.escape(self.note)}</figcaption></figure>"
         )
 
 
@@ -57,7 +59,7 @@ def by_unit(runs: Sequence[Mapping[str, Any]], label: str, domain: str, key: str
 
 
 def cell(values: Mapping[Unit, float]) -> str:
-    """Mean and interval as text; a dash where there is no run, the mean alone where there are too few for an interval."""
+    """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval."""
     if not values:
         return "–"
     interval = student_interval(list(values.values()))
@@ -69,7 +71,13 @@ def cell(values: Mapping[Unit, float]) -> str:
 DOMAINS = ("photo", "underwater", "night", "sketch")
 
 
-_LABELS = ("prototypes, random weights", "prototypes untrained", "prototypes trained", "SG-One, random weights", "SG-One")
+_LABELS = (
+    "prototypes, random weights",
+    "prototypes untrained",
+    "prototypes trained",
+    "SG-One, random weights",
+    "SG-One",
+)
 
 
 def toy_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -84,9 +92,10 @@ def toy_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "Toy world, 1-shot mIoU on held-out classes, trained in photo",
         ("", *DOMAINS),
         tuple(rows),
-        "Folds 0 to 3; 3 seeds a fold, or 1 where no interval is given. In brackets Student's 95 % interval over the runs. Where "
-        "nothing else is said, networks start from weights trained on the fold's base classes in photo. The first two rows "
-        f"ignore the support: they mark every pixel, and every object with its exact outline. {_circumstances(runs)}",
+        "Folds 0 to 3; 3 seeds a fold, or 1 where no interval is given. In brackets Student's 95 % interval over the "
+        "runs. Where nothing else is said, networks start from weights trained on the fold's base classes in photo. "
+        "The first two rows ignore the support: they mark every pixel, and every object with its exact outline. "
+        f"{_circumstances(runs)}",
     )
 
 
@@ -94,7 +103,7 @@ _FLOORS = {"everything": "everything marked", "every_object": "every object mark
 
 
 def floor(runs: Sequence[Mapping[str, Any]], key: str) -> dict[Unit, float]:
-    """What an answer that ignores the support scores, by fold: equal for all runs that were asked the same questions."""
+    """What an answer that ignores the support scores, by fold: the same for all runs with the same questions."""
     return {(run["config"]["fold"], 0): 100 * run["floors"][key] for run in runs if run["floors"][key] is not None}
 
 
@@ -146,7 +155,8 @@ def voc_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "PASCAL VOC 2012 subset, 1-shot mIoU on held-out classes, ResNet-18 with a frozen backbone",
         ("", *(f"fold {fold}" for fold in folds), "mean of the runs", "12 classes"),
         tuple(rows),
-        f"One run a fold. The 12 classes are those with 20 images or more, none of them trained on. {_circumstances(runs)}",
+        "One run a fold. The 12 classes are those with 20 images or more, none of them trained on. "
+        f"{_circumstances(runs)}",
     )
 
 
@@ -183,15 +193,16 @@ def notebook_index() -> str:
     rows = yaml.safe_load((folder / "index.yml").read_text(encoding="utf-8"))["notebooks"]
     lines = ["| notebook | kind | minutes | data | read before |", "|---|---|---:|---|---|"]
     for row in rows:
-        stem = row["file"].removesuffix(".ipynb")
+        link = f"[{row['file'].removesuffix('.ipynb').replace('_', ' ')}](notebooks/{row['file']})"
         before = ", ".join(str(p).removesuffix(".ipynb")[:2] for p in row["prerequisites"]) or "–"
-        sets = ", ".join(row["datasets"])
-        lines.append(f"| [{stem.replace('_', ' ')}](notebooks/{row['file']}) | {row['kind']} | {row['minutes']} | {sets} | {before} |")
+        cells = (link, row["kind"], row["minutes"], ", ".join(row["datasets"]), before)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
 def fill(text: str, parts: Mapping[str, str]) -> str:
-    """`text` with what stands between `<!-- generated:NAME -->` and `<!-- end generated -->` replaced by the named parts.
+    """`text` with what stands between `<!-- generated:NAME -->` and `<!-- end generated -->` replaced by the named
+    parts.
 
     Raises ValueError for a part the text has no place for, and for a place without a part.
     """

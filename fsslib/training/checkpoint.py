@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: temporary file, fsync, rename; plain tensors and numbers, loaded `weights_only`."""
+"""Checkpoints that are whole or not there: temporary file, fsync, rename. Plain tensors, loaded `weights_only`."""
 
 import os
 import pickle

@@ -1,7 +1,7 @@
 """The training loop: plain PyTorch over a recipe's phases, interruptible at any moment and resumed to the bit.
 
-Everything that changes between steps is in the checkpoint, and a batch is a function of the step, so on a CPU a run that
-was stopped and resumed ends in exactly the weights of one that was not.
+Everything that changes between steps is in the checkpoint, and a batch is a function of the step, so on a CPU a run
+that was stopped and resumed ends in exactly the weights of one that was not.
 """
 
 import signal
@@ -103,7 +103,7 @@ def fit(
                     save_checkpoint(checkpoint, _state(method, current, phase_number, step, history, identity, device))
 
             for step in range(begin, phase.steps):
-                # 1. learning rates for this step; 2. a batch; 3. the method's own update; 4. what it does after an update
+                # 1. learning rates for this step; 2. a batch; 3. the method's own update; 4. what it does after it
                 for optimizer in optimizers.values():
                     for group in optimizer.param_groups:
                         group["lr"] = group["base_lr"] * phase.schedule.factor(step, phase.steps)
@@ -113,8 +113,9 @@ def fit(
                     values = method.training_step(_to(batch, device), optimizers)
                 except TrainingDiverged as error:
                     raise TrainingDiverged(
-                        f"Training diverged in phase {phase.name!r} at step {step}: {error}. No weight was changed by this "
-                        "step. Lower the learning rate, or look at the batch it names: data[phase.data].batch(step)."
+                        f"Training diverged in phase {phase.name!r} at step {step}: {error}. No weight was changed by "
+                        "this step. Lower the learning rate, or look at the batch it names: "
+                        "data[phase.data].batch(step)."
                     ) from error
                 with torch.no_grad():
                     method.after_step()
@@ -174,7 +175,7 @@ def _restore_rng(rng: Mapping[str, Tensor], device: torch.device) -> None:
 
 @contextmanager
 def _stop_requested() -> Iterator:
-    """A function that tells whether Ctrl-C or SIGTERM came; the second one acts at once. Only the main thread may listen."""
+    """A function that tells whether Ctrl-C or SIGTERM came; the second acts at once. Only the main thread listens."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -29,11 +29,15 @@ class OptimizerSpec(_Strict):
         """The optimiser over a method's parameter groups. Raises ValueError for a rate whose group is not there."""
         names = {g["name"] for g in groups}
         if unknown := sorted(set(self.group_lr) - names):
-            raise ValueError(f"group_lr names {', '.join(unknown)}; the method's groups are {', '.join(sorted(names))}.")
+            raise ValueError(
+                f"group_lr names {', '.join(unknown)}; the method's groups are {', '.join(sorted(names))}."
+            )
         settings: list[dict] = []
         for group in groups:
             scale = group.get("lr_scale", 1.0) * self.group_lr.get(group["name"], 1.0)
-            settings.append({"weight_decay": self.weight_decay} | group | {"lr": self.lr * scale, "base_lr": self.lr * scale})
+            settings.append(
+                {"weight_decay": self.weight_decay} | group | {"lr": self.lr * scale, "base_lr": self.lr * scale}
+            )
         if self.name == "sgd":
             return torch.optim.SGD(settings, lr=self.lr, momentum=self.momentum)
         return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name](settings, lr=self.lr)
@@ -55,7 +59,7 @@ class Schedule(_Strict):
 
 
 class Phase(_Strict):
-    """A stretch of training: `data` names one of the streams given to `fit`, `optimizers` those the method has groups for."""
+    """A stretch of training: `data` names a stream given to `fit`, `optimizers` those the method has groups for."""
 
     name: str
     data: str = "source"
@@ -81,7 +85,7 @@ class Recipe(_Strict):
         return cls.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
 
     def with_changes(self, *, steps: int | None = None, learning_rate: float | None = None) -> "Recipe":
-        """The recipe with its phases' steps scaled to `steps` in all, or with another base learning rate in every optimiser."""
+        """The recipe with its phases scaled to `steps` in all, or with another learning rate in every optimiser."""
         phases = list(self.phases)
         if steps is not None:
             total = sum(p.steps for p in phases)

@@ -88,11 +88,11 @@ def test_matrices_expand_to_every_combination():
 
 
 def test_bad_plans_say_where(tmp_path):
-    with pytest.raises(ConfigError, match="no plan 'nothing'.*sg_one_toy"):
+    with pytest.raises(ConfigError, match=r"no plan 'nothing'.*sg_one_toy"):
         Plan.load("nothing")
     bad = tmp_path / "plan.yaml"
     bad.write_text("name: x\nruns:\n  - {label: a, fold: 9}\n")
-    with pytest.raises(ConfigError, match="labelled 'a'.*unknown fold 9"):
+    with pytest.raises(ConfigError, match=r"labelled 'a'.*unknown fold 9"):
         Plan.load(bad)
     bad.write_text("name: x\nruns:\n  - {fold: 1}\n")
     with pytest.raises(ConfigError, match="with a label"):

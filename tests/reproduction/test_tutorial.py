@@ -145,7 +145,9 @@ def test_what_a_notebook_is_made_from_decides_whether_it_runs_again(project, mon
     assert len(seen) == 6
 
 
-def test_a_training_goes_on_after_an_interrupt_and_starts_afresh_after_a_change(project, monkeypatch, trainings, capsys):
+def test_a_training_goes_on_after_an_interrupt_and_starts_afresh_after_a_change(
+    project, monkeypatch, trainings, capsys
+):
     (project / "notebooks" / "index.yml").write_text("notebooks: []")
     finish = tutorial.run
 

@@ -22,7 +22,7 @@ from fsslib.training.recipe import OptimizerSpec, Phase, Recipe, Schedule
 
 
 class Toy(Method):
-    """What later methods will need: two optimisers used inside one step, a bank written after it, dropout, a queue pointer."""
+    """What later methods will need: two optimisers in one step, a bank written after it, dropout, a pointer."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,9 @@ class Toy(Method):
         self.seen = batch.query_images.mean((0, 2, 3))
         logs = {}
         for name, optimizer in optimizers.items():
-            loss = self(batch).square().mean() if name == "segmenter" else self.discriminator(self(batch).detach()).mean()
+            loss = (
+                self(batch).square().mean() if name == "segmenter" else self.discriminator(self(batch).detach()).mean()
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -228,7 +230,9 @@ def test_nan_stops_before_the_weights_and_says_where(tmp_path):
     torch.manual_seed(0)
     method = build_method("prototype")
     recipe = Recipe.load("prototype").with_changes(steps=4)
-    with pytest.raises(TrainingDiverged, match=r"phase 'episodes' at step 2: segmentation = nan.*Lower the learning rate"):
+    with pytest.raises(
+        TrainingDiverged, match=r"phase 'episodes' at step 2: segmentation = nan.*Lower the learning rate"
+    ):
         fit(method, recipe, {"source": Broken()}, progress=False)
     assert all(torch.isfinite(p).all() for p in method.parameters())
 

@@ -1,8 +1,8 @@
 """The 25 classes of the toy world: ten silhouettes and ten textures, each shared by two or three classes.
 
-Neither a silhouette nor a texture identifies a class, only the pair does; colour, pose, size, light and background never
-do. Class k (0..24) has silhouette k mod 10 and texture (3k + k div 10) mod 10, so that the five classes of a fold share
-nothing, while every silhouette and texture of a tested class is also met in training, on other classes.
+Neither a silhouette nor a texture identifies a class, only the pair does; colour, pose, size, light and background
+never do. Class k (0..24) has silhouette k mod 10 and texture (3k + k div 10) mod 10, so that the five classes of a fold
+share nothing, while every silhouette and texture of a tested class is also met in training, on other classes.
 """
 
 from fsslib.data.toyworld.surfaces import SILHOUETTES, TEXTURES

@@ -28,7 +28,7 @@ def _grain(scene: Scene, stream: int, channels: int = 1) -> Tensor:
 
 
 def _blur(images: Tensor, pixels: float) -> Tensor:
-    """Gaussian blur; `pixels` is the standard deviation in a 64-pixel image, so that all sizes look alike. Edges repeat.
+    """Gaussian blur; `pixels` is the deviation in a 64-pixel image, so that all sizes look alike. Edges repeat.
 
     As a product with a banded matrix on either side, which is several times faster here than a convolution.
     """
@@ -51,7 +51,7 @@ def photo(scene: Scene) -> Tensor:
 
 
 def underwater(scene: Scene) -> Tensor:
-    """Red goes first, then green: colour fades with depth into the water's own colour; haze, blur and drifting particles."""
+    """Red goes first, then green: colour fades with depth into the water's own; haze, blur, drifting particles."""
     depth = (0.25 + scene.depth * _per_image(scene, 110, 0.6, 1.5)[:, 0])[:, None]
     green = _per_image(scene, 111, 0.0, 1.0)
     water = torch.cat([0.04 + 0.1 * green, 0.32 + 0.32 * green, 0.62 - 0.2 * green], 1)
@@ -70,7 +70,9 @@ def night(scene: Scene) -> Tensor:
     lamps = uniform(scene.seeds, 120, 2, 2)
     light = 0.2 + 0.1 * _per_image(scene, 121, 0.0, 1.0)[:, 0]
     for k in range(2):
-        away = (axis[None, :, None] - lamps[:, k, 0, None, None]) ** 2 + (axis[None, None, :] - lamps[:, k, 1, None, None]) ** 2
+        away = (axis[None, :, None] - lamps[:, k, 0, None, None]) ** 2 + (
+            axis[None, None, :] - lamps[:, k, 1, None, None]
+        ) ** 2
         light = light + 0.42 * torch.exp(-away * 9)
     grey = scene.colour.mean(1, keepdim=True)
     dim = (0.45 * scene.colour + 0.55 * grey).clamp(min=0) ** 1.25 * light[:, None]

@@ -21,7 +21,7 @@ MOST_TILT = 0.45
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the objects of B scenes are, back to front. Lengths are fractions of the image's side; class -1 is no object."""
+    """Where the objects of B scenes are, back to front; lengths in image sides, class -1 is no object."""
 
     seeds: Int[Tensor, "B"]
     classes: Int[Tensor, "B objects"]
@@ -48,8 +48,8 @@ class Scene:
 def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: Int[Tensor, "D"]) -> Layout:
     """Lay out scenes of 1 to 4 objects: the wanted classes (-1 is none), filled up with classes from `distractors`.
 
-    Each object takes the first of eight random places that leaves its neighbours mostly visible, so that objects occlude
-    each other without hiding one; a wanted object that found no such place is drawn in front.
+    Each object takes the first of eight random places that leaves its neighbours mostly visible, so that objects
+    occlude each other without hiding one; a wanted object that found no such place is drawn in front.
     """
     batch, slots = len(seeds), MAX_OBJECTS
     classes = torch.full((batch, slots), -1, dtype=torch.int64, device=seeds.device)
@@ -71,7 +71,9 @@ def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: In
     centres = places[:, :, 0].clone()
     apart = torch.full((batch, slots), 9.0, device=seeds.device)
     for k in range(1, slots):
-        gaps = (places[:, k, :, None] - centres[:, None, :k]).norm(dim=-1) / (radii[:, k, None, None] + radii[:, None, :k])
+        gaps = (places[:, k, :, None] - centres[:, None, :k]).norm(dim=-1) / (
+            radii[:, k, None, None] + radii[:, None, :k]
+        )
         gaps = gaps.masked_fill(classes[:, None, :k] < 0, 9.0).amin(-1)
         choice = torch.where(gaps.amax(1) > 0.75, (gaps > 0.75).long().argmax(1), gaps.argmax(1))
         centres[:, k] = places[torch.arange(batch, device=seeds.device), k, choice]
@@ -80,8 +82,13 @@ def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: In
     is_wanted = torch.arange(slots, device=seeds.device) < wanted.shape[1]
     crowded = apart.amin(1, keepdim=True) < 0.6
     order = (uniform(seeds, 6, slots) + 2.0 * (is_wanted & crowded)).argsort(1)
-    pick = lambda t: t.gather(1, order)  # noqa: E731
-    return Layout(seeds, pick(classes), centres.gather(1, order[..., None].expand(-1, -1, 2)), pick(radii), pick(angles))
+
+    def pick(values: Tensor) -> Tensor:
+        return values.gather(1, order)
+
+    return Layout(
+        seeds, pick(classes), centres.gather(1, order[..., None].expand(-1, -1, 2)), pick(radii), pick(angles)
+    )
 
 
 def colours(seeds: Int[Tensor, "B"], stream: int, count: int, *, dark: float = 0.12) -> Float[Tensor, "B count 3"]:
@@ -118,7 +125,11 @@ def draw(layout: Layout, size: int) -> Scene:
         if not len(image):
             continue
         kinds, own = layout.classes[image, k] - FIRST_ID, seeds[image] * 8 + k
-        centre, radius, angle = layout.centres[image, k] * size, layout.radii[image, k, None] * size, layout.angles[image, k, None]
+        centre, radius, angle = (
+            layout.centres[image, k] * size,
+            layout.radii[image, k, None] * size,
+            layout.angles[image, k, None],
+        )
         corner = (centre - window / 2).round().long()
         dx, dy = ((corner[:, a, None] + offsets + 0.5 - centre[:, a, None]) / radius for a in (0, 1))
         cos, sin = angle.cos(), angle.sin()
