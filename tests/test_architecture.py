@@ -1,6 +1,8 @@
-"""The habits of the house, read from the source: who imports whom, how long files are, what tests owe. 1 s."""
+"""The habits of the house, read from the source: who imports whom, how long files are, what tests owe. 5 s."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,18 @@ def test_shapes_in_annotations_can_be_checked():
     """Annotations that are text only (PEP 563) would leave the shape checks of the tests without effect."""
     for path in LIBRARY:
         assert "from __future__ import annotations" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_toy_world_does_without_torchvision():
+    """It takes seconds to import, in every kernel of every lesson."""
+    code = """
+import sys
+import fsslib as fss
+fss.open_task("toy", targets=["night"]), fss.build_method("sg_one"), fss.fit, fss.evaluate, fss.plots
+assert "torchvision" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def demands_something(test: ast.FunctionDef) -> bool:

@@ -3,6 +3,7 @@
 Derived in notebook 10.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ def masked_average_pooling(
     `grid_weights`; the result is the same.
     """
     precise = torch.promote_types(features.dtype, torch.float32)
-    with torch.autocast(features.device.type, enabled=False):
+    with _without_autocast(features.device):
         weights = grid_weights(mask, features.shape[-2:], resize=resize, align_corners=align_corners, dtype=precise)
         total = torch.einsum("bchw,bhw->bc", features.to(precise), weights)
         return (total / (weights.sum((1, 2))[:, None] + eps)).to(features.dtype)
@@ -71,8 +72,14 @@ def grid_weights(
         return F.interpolate(unit, pixels, mode="linear", align_corners=align_corners)[0]
 
     down, across = (transposed_upsampling(*sizes) for sizes in zip(grid, mask.shape[-2:]))
-    with torch.autocast(mask.device.type, enabled=False):
+    with _without_autocast(mask.device):
         return down @ marked @ across.T
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    """Matrix products in the dtype they are given. The meta device, for trying out shapes, has no autocast to leave."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def background_mask(mask: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

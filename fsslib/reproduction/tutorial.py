@@ -40,13 +40,15 @@ def main() -> int:
     lessons = [_lesson(file, report / "notebooks", made_from) for file in teaching_notebooks()]
     jobs = [*lessons, _training(report / "run", made_from)]
     cards, width = [], max(len(name) for name, _ in jobs)
-    with tqdm(jobs, unit="notebook", disable=not sys.stderr.isatty()) as bar:
+    style = "{bar:24} {n_fmt}/{total_fmt}  {elapsed}  {desc}"
+    with tqdm(jobs, bar_format=style, leave=False, disable=not sys.stderr.isatty()) as bar:
         for number, (name, job) in enumerate(bar, start=1):
-            bar.set_postfix_str(name)
+            bar.set_description_str(name)
             card, fresh = job()
             cards.append(card)
-            done = pages.duration(card.seconds) if fresh and card.seconds else "up to date"
-            tqdm.write(f"{number}/{len(jobs)}  {name:{width}}  {f'FAILED: {card.problem}' if card.problem else done}")
+            outcome = "up to date" if not fresh else "done" if card.seconds is None else pages.duration(card.seconds)
+            outcome = f"FAILED: {card.problem}" if card.problem else outcome
+            tqdm.write(f"{number}/{len(jobs)}  {name:{width}}  {outcome}")
             if card.problem and card.executed.exists():
                 tqdm.write(f"     as far as it came: {card.executed}")
 

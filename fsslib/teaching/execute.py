@@ -5,6 +5,8 @@ What a reader cannot use or a machine would leave behind is removed (`clean`). A
 when every cell ran.
 """
 
+import base64
+import io
 import os
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 
 from fsslib.episodes import write_atomically
 
@@ -54,17 +57,29 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     """Remove what does not belong into a committed notebook, in place; returns it.
 
     That is: times of execution, papermill's notes, the state of widgets and their views (nothing to show without a
-    kernel; the plain text beside them stays), the version of Python, and any name of the kernel but "python3".
+    kernel; the plain text beside them stays), the version of Python, and any name of the kernel but "python3". Figures
+    are stored with 256 colours, which the eye does not miss and which makes pictures of photographs a third as large.
     """
     for holder in (notebook, *notebook.cells):
         for key in ("execution", "papermill", "widgets"):
             holder.metadata.pop(key, None)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if "image/png" in data:
+                data["image/png"] = _lighter(data["image/png"])
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata.get("language_info", {}).pop("version", None)
     return notebook
+
+
+def _lighter(png: str) -> str:
+    """A base64 PNG with a palette of 256 colours, if that is smaller."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        small = io.BytesIO()
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return min(png, base64.b64encode(small.getvalue()).decode(), key=len)
 
 
 def _kind(path: Path) -> str | None:

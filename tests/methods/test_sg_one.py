@@ -79,25 +79,20 @@ def test_the_learning_rates_of_the_release(vgg):
 @pytest.mark.parametrize(("legacy", "grid"), [(False, (47, 63)), (True, (49, 65))])
 def test_grids_at_500_by_375(legacy, grid):
     """The released exit pads, so its map is two cells larger. On the meta device: shapes without VGG16's cost."""
-    with torch.device("meta"):
-        method = build_method("sg_one", backbone="vgg16", legacy_exit_pad=legacy)
-        episode = random_episode(batch=1, height=375, width=500).to("meta")
-        assert [stage.shape[1:] for stage in method.backbone(episode.query_images)] == [
-            (256, 47, 63),
-            (512, 47, 63),
-            (512, 47, 63),
-        ]
-        assert exit_map(method, episode).shape == (1, 2, *grid)
-        assert method(episode).shape == (1, 2, 375, 500)
+    method = build_method("sg_one", backbone="vgg16", legacy_exit_pad=legacy).to("meta")
+    episode = random_episode(batch=1, height=375, width=500).to("meta")
+    grids = [tuple(stage.shape[1:]) for stage in method.backbone(episode.query_images)]
+    assert grids == [(256, 47, 63), (512, 47, 63), (512, 47, 63)]
+    assert exit_map(method, episode).shape == (1, 2, *grid)
+    assert method(episode).shape == (1, 2, 375, 500)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_stages_of_different_grids_meet_on_the_last_one(backbone):
-    with torch.device("meta"):
-        options = {"backbone_stages": "layer1,layer2,layer3", "width": 16, "guidance_channels": 32}
-        method = build_method("sg_one", backbone=backbone, **options)
-        assert method.backbone.strides == (4, 8, 8)
-        assert exit_map(method, random_episode(height=33, width=64)).shape == (2, 2, 5, 8)
+    options = {"backbone_stages": "layer1,layer2,layer3", "width": 16, "guidance_channels": 32}
+    method = build_method("sg_one", backbone=backbone, **options).to("meta")
+    assert method.backbone.strides == (4, 8, 8)
+    assert exit_map(method, random_episode(height=33, width=64).to("meta")).shape == (2, 2, 5, 8)
 
 
 def test_a_backbone_of_two_stages_and_unknown_rules_are_refused():

@@ -81,7 +81,7 @@ def test_the_tutorial_runs_all_and_the_second_call_nothing(project, trainings, c
     assert command_line(["tutorial"]) == 0
     lines = told(capsys)
     assert lines[-1] == str(project / "report" / "index.html")
-    assert [re.sub(r"\d+ s|up to date", "T", line).split() for line in lines[:-1]] == [
+    assert [re.sub(r"\d+ s|done", "T", line).split() for line in lines[:-1]] == [
         ["1/3", "00_a.ipynb", "T"],
         ["2/3", "10_b.ipynb", "T"],
         ["3/3", NOTEBOOK, "T"],

@@ -12,7 +12,7 @@ from torch import nn
 
 from fsslib.data import open_task
 from fsslib.data.toyworld import ToyWorld
-from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeStream
+from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeStream, write_atomically
 from fsslib.methods import build_method
 from fsslib.methods.base import Method, TrainingDiverged
 from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -195,6 +195,12 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("writer", [save_checkpoint, lambda path, _: write_atomically(path, "text")])
+def test_files_can_be_read_by_others_than_their_writer(tmp_path, writer):
+    writer(tmp_path / "file", {"step": 1})
+    assert (tmp_path / "file").stat().st_mode & 0o444 == 0o444
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
