@@ -258,7 +258,7 @@ def test_manifests_give_the_same_episodes_at_every_size(tree, voc, tmp_path):
     batches = list(EpisodeSet(small, loaded).batches(4))
     assert [len(batch) for batch in batches] == [4, 2]
     assert batches[0].query_images.shape == (4, 3, 20, 20)
-    assert batches[0].domain == "pascal"
+    assert batches[0].domain == "photo"
 
 
 def test_the_cache_changes_nothing(tree, monkeypatch):

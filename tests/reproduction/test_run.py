@@ -1,5 +1,6 @@
 """The runner on small notebooks: what it refuses, what counts as success, what it leaves behind. About 20 s."""
 
+import functools
 import json
 import os
 import signal
@@ -188,7 +189,10 @@ def test_two_runners_never_take_one_run(config, no_kernel):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_reaches_the_training_cell_which_saves(tmp_path, config, number):
+def test_an_interrupt_reaches_the_training_cell_which_saves(tmp_path, config, number, request):
+    # A test run in the background of a shell starts with SIGINT ignored, and its kernels would inherit that.
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     train = f"""
 import os, pathlib, time
 saved = pathlib.Path(output, "checkpoint.pt")

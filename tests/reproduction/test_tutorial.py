@@ -124,6 +124,7 @@ def test_a_failing_notebook_is_named_kept_and_tried_again(project, trainings, ca
 
 
 def test_what_a_notebook_is_made_from_decides_whether_it_runs_again(project, monkeypatch):
+    monkeypatch.delenv("FSSLIB_DATA", raising=False)
     cells, surroundings = tutorial._cells(project / "notebooks" / "00_a.ipynb"), tutorial._hash_of_surroundings()
 
     notebook = nbformat.read(project / "notebooks" / "00_a.ipynb", as_version=4)
