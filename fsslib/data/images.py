@@ -192,7 +192,7 @@ class LabelledImageSet:
         """The same set without the images that hold a pixel of one of these classes: they cannot leak into training."""
         return self.restricted(i for i, found in self.contents.items() if not found.held.intersection(classes))
 
-    def usable_classes(self, classes: Iterable[int] | None = None, *, minimum_images: int) -> tuple[int, ...]:
+    def usable_classes(self, classes: Iterable[int] | None = None, *, minimum_images: int = 20) -> tuple[int, ...]:
         """Those of `classes` (default: all) that `minimum_images` images or more show large enough."""
         classes = self.class_names if classes is None else classes
         return tuple(c for c in classes if len(self.images_by_class.get(c, ())) >= minimum_images)

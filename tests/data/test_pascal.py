@@ -14,6 +14,7 @@ from PIL import Image
 
 from fsslib.data import images
 from fsslib.data.images import DataError, classes_in, read_label_map, resize_image, resize_labels
+from fsslib.data import open_task
 from fsslib.data.pascal import CLASS_NAMES, FOLDS, PascalVOC, read_lists
 from fsslib.episodes import VOID, EpisodeManifest, EpisodeRow, EpisodeSet
 from tests.data.voc_fixture import add_image, add_list, draw_voc, voc_palette
@@ -498,7 +499,9 @@ def test_the_voc_subset_is_all_there(real):
     # Training loses 54, 58 and 41 % of the images.
     assert {fold: len(part.train) for fold, part in parts.items()} == {1: 262, 2: 237, 3: 335}
     assert {fold: len(part.train_classes) for fold, part in parts.items()} == {1: 8, 2: 9, 3: 10}
-    assert real.usable_classes(minimum_images=20) == tuple(c for part in parts.values() for c in part.test_classes)
+    twelve = tuple(c for part in parts.values() for c in part.test_classes)
+    assert real.usable_classes(minimum_images=20) == twelve
+    assert open_task("pascal_all").test_classes == twelve
     with pytest.raises(DataError, match=r"Fold 0 .*aeroplane 0, bicycle 6, bird 5, boat 2, bottle 18"):
         real.fold(0)
 
