@@ -155,7 +155,8 @@ def voc_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "PASCAL VOC 2012 subset, 1-shot mIoU on held-out classes, ResNet-18 with a frozen backbone",
         ("", *(f"fold {fold}" for fold in folds), "mean of the runs", "12 classes"),
         tuple(rows),
-        "Mean of the seeds; the untrained rows with weights have nothing to draw. The 12 classes are those with 20 images or more, none of them trained on. "
+        "Three seeds, one where nothing is drawn by chance. The 12 classes are those with 20 images or more, none of "
+        "them trained on. "
         f"{_circumstances(runs)}",
     )
 

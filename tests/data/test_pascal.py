@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fsslib.data import images
+from fsslib.data import images, open_task
 from fsslib.data.images import DataError, classes_in, read_label_map, resize_image, resize_labels
-from fsslib.data import open_task
 from fsslib.data.pascal import CLASS_NAMES, FOLDS, PascalVOC, read_lists
 from fsslib.episodes import VOID, EpisodeManifest, EpisodeRow, EpisodeSet
 from tests.data.voc_fixture import add_image, add_list, draw_voc, voc_palette
