@@ -22,9 +22,9 @@ def _per_image(scene: Scene, stream: int, low: float, high: float) -> Tensor:
 def _grain(scene: Scene, stream: int, channels: int = 1) -> Tensor:
     """Noise of unit variance: a triangular distribution, close enough to a normal for a sensor."""
     size = scene.colour.shape[-1]
-    fine = uniform(scene.seeds, stream, channels, size, size) * 4096
+    fine = uniform(scene.seeds, stream, channels, size, size).mul_(4096)
     coarse = fine.floor()
-    return (coarse * (1 / 4096) + (fine - coarse) - 1) * math.sqrt(6)
+    return fine.sub_(coarse).add_(coarse, alpha=1 / 4096).sub_(1).mul_(math.sqrt(6))
 
 
 def _blur(images: Tensor, pixels: float) -> Tensor:
@@ -47,7 +47,7 @@ def _blur(images: Tensor, pixels: float) -> Tensor:
 
 def photo(scene: Scene) -> Tensor:
     """The source: the clean drawing, a sensor's fine grain."""
-    return scene.colour + 0.02 * _grain(scene, 60)
+    return _grain(scene, 60).mul_(0.02) + scene.colour
 
 
 def underwater(scene: Scene) -> Tensor:
@@ -70,10 +70,8 @@ def night(scene: Scene) -> Tensor:
     lamps = uniform(scene.seeds, 120, 2, 2)
     light = 0.2 + 0.1 * _per_image(scene, 121, 0.0, 1.0)[:, 0]
     for k in range(2):
-        away = (axis[None, :, None] - lamps[:, k, 0, None, None]) ** 2 + (
-            axis[None, None, :] - lamps[:, k, 1, None, None]
-        ) ** 2
-        light = light + 0.42 * torch.exp(-away * 9)
+        down, across = ((axis - lamps[:, k, side, None]) ** 2 for side in (0, 1))
+        light = light + 0.42 * torch.exp(-9 * (down[:, :, None] + across[:, None, :]))
     grey = scene.colour.mean(1, keepdim=True)
     dim = (0.45 * scene.colour + 0.55 * grey).clamp(min=0) ** 1.25 * light[:, None]
     tint = torch.tensor([0.85, 0.95, 1.25], device=grey.device)[None, :, None, None]

@@ -1,7 +1,14 @@
-"""Composing and drawing scenes: which objects, where, and their pixels, for a whole batch at once."""
+"""Composing and drawing scenes: which objects, where, and their pixels, for a whole batch at once.
 
+What costs time here is memory, not arithmetic. Pixels are therefore worked on in tiles that stay in the processor's
+caches, and steps overwrite what they no longer need (`mul_`, `out=`).
+"""
+
+import functools
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +25,15 @@ NEAREST_TO_EDGE = 0.16
 MOST_TILT = 0.45
 """Objects stand upright to within this many radians: with any rotation a small network needs ten times the training."""
 
+SHADOW_REACH = 0.125
+"""How far outside its outline an object's shadow ends, in radii."""
+
+TILE_PIXELS = 2**17
+"""Pixels worked on at a time, 32 images of 64 x 64: half a megabyte a plane."""
+
+_KINDS = len(SILHOUETTE_OF)
+_SILHOUETTES, _TEXTURES = list(SILHOUETTES.values()), list(TEXTURES.values())
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -29,20 +45,53 @@ class Layout:
     radii: Float[Tensor, "B objects"]
     angles: Float[Tensor, "B objects"]
 
+    def __getitem__(self, rows: slice) -> "Layout":
+        return Layout(*(getattr(self, f.name)[rows] for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class Scene:
     """The clean drawing of B scenes, from which a domain makes its images.
 
-    `class_map` holds class ids and 0 for background; `part_map` is 1 on an object's textured part, 2 on its plain body;
-    `depth` is 0 near and 1 far.
+    `class_map` holds class ids and 0 for background. `seen` tells what is in front: 2s + 1 the plain body of the object
+    in slot s, 2s + 2 its textured part, 0 the background.
     """
 
-    seeds: Int[Tensor, "B"]
+    layout: Layout
     colour: Float[Tensor, "B 3 H W"]
     class_map: Int[Tensor, "B H W"]
-    part_map: Int[Tensor, "B H W"]
-    depth: Float[Tensor, "B H W"]
+    seen: Float[Tensor, "B H W"]
+
+    @property
+    def seeds(self) -> Int[Tensor, "B"]:
+        return self.layout.seeds
+
+    @functools.cached_property
+    def part_map(self) -> Int[Tensor, "B H W"]:
+        """1 on an object's textured part, 2 on its plain body, 0 on the background."""
+        seen = self.seen.long()
+        return torch.where(seen > 0, 1 + (seen & 1), 0)
+
+    @functools.cached_property
+    def depth(self) -> Float[Tensor, "B H W"]:
+        """0 near, 1 far: the ground recedes upwards, and objects stand on it."""
+        axis = _pixel_centres(self.colour) / self.colour.shape[-1] - 0.5
+        near = (0.75 - 0.5 * self.layout.centres[:, :, 1]).clamp(0.2, 0.75)
+        near = _by_object(near, self.seen)
+        slope = 0.25 * (uniform(self.seeds, 20)[:, None, None] - 0.5)
+        return (slope * axis + (0.67 - 0.55 * axis[:, None])).lerp_(near, (self.seen > 0).float())
+
+    def __len__(self) -> int:
+        return len(self.colour)
+
+    def __getitem__(self, rows: slice) -> "Scene":
+        return Scene(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+def tiles(count: int, size: int) -> list[slice]:
+    """Cut a batch of `count` images with sides of `size` pixels into tiles."""
+    step = max(1, TILE_PIXELS // size**2)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: Int[Tensor, "D"]) -> Layout:
@@ -79,7 +128,7 @@ def compose(seeds: Int[Tensor, "B"], wanted: Int[Tensor, "B W"], distractors: In
         centres[:, k] = places[torch.arange(batch, device=seeds.device), k, choice]
         apart[:, k] = gaps.gather(1, choice[:, None])[:, 0]
 
-    is_wanted = torch.arange(slots, device=seeds.device) < wanted.shape[1]
+    is_wanted = torch.arange(slots, device=seeds.device) < needed.clamp(min=1)[:, None]
     crowded = apart.amin(1, keepdim=True) < 0.6
     order = (uniform(seeds, 6, slots) + 2.0 * (is_wanted & crowded)).argsort(1)
 
@@ -102,101 +151,181 @@ def colours(seeds: Int[Tensor, "B"], stream: int, count: int, *, dark: float = 0
 
 def draw(layout: Layout, size: int) -> Scene:
     """Draw the layout at `size` x `size` pixels, clean: domain looks come afterwards (see domains.py)."""
-    seeds, device = layout.seeds, layout.seeds.device
-    batch, slots = layout.classes.shape
-    light = 2 * math.pi * uniform(seeds, 21)
+    seeds, batch = layout.seeds, len(layout.seeds)
+    towards = 2 * math.pi * uniform(seeds, 21)
+    light = torch.stack([towards.cos(), towards.sin()], 1)
+    colour = torch.empty(batch, 3, size, size, device=seeds.device)
+    seen = torch.zeros(batch, size, size, device=seeds.device)
+    class_map = torch.empty(batch, size, size, dtype=torch.int64, device=seeds.device)
 
-    # Every object is painted in a square window just large enough for the largest one. The margin lets windows reach
-    # over the image's edge. Plane 3 holds the number of the object seen at a pixel, 0 for the background.
-    largest = layout.radii.masked_fill(layout.classes < 0, 0).amax().item()
-    window = 2 * math.ceil(1.1 * largest * size)
-    margin = max(0, window // 2 - int(NEAREST_TO_EDGE * size)) + 1
-    side = size + 2 * margin
-    canvas = torch.zeros(4, batch, side, side, device=device)
-    inner = canvas[:, :, margin : margin + size, margin : margin + size]
-    inner[:3] = _background(seeds, size)
-    flat = canvas.view(4, -1)
-    offsets = torch.arange(window, device=device)
-    within = offsets[:, None] * side + offsets
+    palette = (0.22 + 0.5 * colours(seeds, 10, 4)).mT.contiguous()
+    for tile in tiles(batch, size):
+        _paint_background(seeds[tile], palette[tile], colour[tile])
+    _paint_objects(layout, light, colour, seen)
 
-    for k in range(slots):
-        image = (layout.classes[:, k] >= 0).nonzero()[:, 0]
-        image = image[layout.classes[image, k].argsort(stable=True)]
-        if not len(image):
-            continue
-        kinds, own = layout.classes[image, k] - FIRST_ID, seeds[image] * 8 + k
-        centre, radius, angle = (
-            layout.centres[image, k] * size,
-            layout.radii[image, k, None] * size,
-            layout.angles[image, k, None],
-        )
-        corner = (centre - window / 2).round().long()
-        dx, dy = ((corner[:, a, None] + offsets + 0.5 - centre[:, a, None]) / radius for a in (0, 1))
-        cos, sin = angle.cos(), angle.sin()
-        x = (cos * dx)[:, None, :] + (sin * dy)[:, :, None]
-        y = (cos * dy)[:, :, None] - (sin * dx)[:, None, :]
-        distance, pattern = _surfaces(kinds, x, y, uniform(own, 30)[:, None, None])
-
-        textured = y < 0.55
-        first, second, body = (c.T[:, :, None, None] for c in _object_colours(own))
-        paint = torch.where(textured, first + (second - first) * pattern, body)
-        slant = light[image, None]
-        paint *= 1 + 0.22 * ((slant.cos() * dx)[:, None, :] + (slant.sin() * dy)[:, :, None])
-        alpha = (distance * radius[..., None] + 0.5).clamp_(0, 1)
-        shadow = 1 - 0.4 * (1 + 8 * distance.clamp_(max=0)).clamp_(0, 1)
-
-        start = (image * side + corner[:, 1] + margin) * side + corner[:, 0] + margin
-        pixels = (start[:, None, None] + within).flatten()
-        under = flat.index_select(1, pixels).view(4, *alpha.shape)
-        under[:3] = torch.lerp(under[:3] * shadow, paint, alpha)
-        number = torch.where(textured, 1.0, 2.0) + (2 * k)
-        under[3] = torch.where(alpha > 0.5, number, under[3])
-        flat.index_copy_(1, pixels, under.flatten(1))
-
-    seen = inner[3].long()
-    nothing = torch.zeros(batch, 1, dtype=torch.int64, device=device)
-    class_map = torch.cat([nothing, layout.classes.repeat_interleave(2, 1)], 1).gather(1, seen.flatten(1)).view_as(seen)
-    part_map = torch.where(seen > 0, 2 - (seen & 1), 0)
-
-    axis = (torch.arange(size, device=device) + 0.5) / size - 0.5
-    near = (0.75 - 0.5 * layout.centres[:, :, 1]).clamp(0.2, 0.75).repeat_interleave(2, 1)
-    near = torch.cat([nothing.float(), near], 1).gather(1, seen.flatten(1)).view_as(seen)
-    slope = 0.25 * (uniform(seeds, 20)[:, None, None] - 0.5)
-    depth = torch.where(seen > 0, near, 0.67 - 0.55 * axis[:, None] + slope * axis)
-    slant = light.cos()[:, None, None] * axis + light.sin()[:, None, None] * axis[:, None]
-    glow = 1 + 0.5 * uniform(seeds, 22)[:, None, None] * slant
-    return Scene(seeds, (inner[:3] * glow).clamp_(0, 1).transpose(0, 1), class_map, part_map, depth)
+    axis = _pixel_centres(colour) / size - 0.5
+    glow = 0.5 * uniform(seeds, 22)[:, None, None] * light[:, :, None] * axis
+    across, down = 1 + glow[:, 0, None, None, :], glow[:, 1, None, :, None]
+    for tile in tiles(batch, size):
+        colour[tile].mul_(across[tile] + down[tile]).clamp_(0, 1)
+        class_map[tile] = _by_object(layout.classes[tile], seen[tile])
+    return Scene(layout, colour, class_map, seen)
 
 
-def _background(seeds: Tensor, size: int) -> Float[Tensor, "3 B H W"]:
+def _pixel_centres(image: Tensor) -> Float[Tensor, "size"]:
+    return torch.arange(image.shape[-1], device=image.device) + 0.5
+
+
+def _by_object(values: Tensor, seen: Float[Tensor, "B H W"]) -> Tensor:
+    """At every pixel the value [B, objects] of the object that is seen there, 0 on the background."""
+    table = torch.cat([torch.zeros_like(values[:, :1]), values.repeat_interleave(2, 1)], 1)
+    return table.gather(1, seen.long().flatten(1)).view_as(seen)
+
+
+def _paint_background(seeds: Tensor, palette: Float[Tensor, "B 3 4"], colour: Float[Tensor, "B 3 H W"]) -> None:
     """Two colours mixed by clouds, with blotches and thin lines of two more: clutter that belongs to no class."""
-    base = (0.22 + 0.5 * colours(seeds, 10, 4)).permute(1, 2, 0)[..., None, None]
+    size = colour.shape[-1]
     mix = clouds(seeds, 40, size, octaves=6, persistence=0.62)
-    blotches = clouds(seeds, 50, size, coarsest=4, octaves=3)
-    colour = base[0] + (base[1] - base[0]) * mix
-    colour = torch.lerp(colour, base[2] * (0.6 + 0.4 * mix), ((blotches - 0.62) * 12).clamp_(0, 0.6))
-    return torch.lerp(colour, base[3], (1 - (blotches - 0.42).abs() * 40).clamp_(0, 1) * 0.35)
+    uneven = clouds(seeds, 50, size, coarsest=4, octaves=3)
+    line = (uneven - 0.42).abs_().mul_(-40).add_(1).clamp_(0, 1).mul_(0.35)
+    blotch = uneven.sub_(0.62).mul_(12).clamp_(0, 0.6)
+    uncovered = 1 - line
+    ground = (1 - blotch).mul_(uncovered)
+
+    share = torch.empty(len(seeds), 4, size, size, device=seeds.device)
+    torch.mul(ground, mix, out=share[:, 1])
+    torch.sub(ground, share[:, 1], out=share[:, 0])
+    torch.mul(blotch.mul_(uncovered), mix.mul_(0.4).add_(0.6), out=share[:, 2])
+    share[:, 3] = line
+    torch.bmm(palette, share.flatten(2), out=colour.flatten(2))
+
+
+def _paint_objects(
+    layout: Layout, light: Tensor, colour: Float[Tensor, "B 3 H W"], seen: Float[Tensor, "B H W"]
+) -> None:
+    """Paint all objects with their shadows, back to front, and mark in `seen` where they are.
+
+    Objects of the same slot and class are worked on together, each in a square window.
+    """
+    size, device = colour.shape[-1], colour.device
+    slot, image = (layout.classes.T >= 0).nonzero().unbind(1)
+    kind = layout.classes[image, slot] - FIRST_ID
+    key, order = (slot * _KINDS + kind).sort(stable=True)
+    slot, image, kind = slot[order], image[order], kind[order]
+    centre, radius = layout.centres[image, slot] * size, layout.radii[image, slot, None] * size
+    reach = torch.tensor(_reaches(), device=device)[kind] * radius[:, 0]
+    groups = _groups(key.tolist(), reach.tolist(), size)
+    if not groups:
+        return
+
+    counts = [group.count for group in groups]
+    window = torch.tensor([group.window for group in groups], device=device)
+    window = window.repeat_interleave(torch.tensor(counts, device=device))[:, None]
+    corner = (centre - window / 2).round().clamp(min=0).minimum(size - window)
+    pixels = corner[:, :, None] + (torch.arange(max(group.window for group in groups), device=device) + 0.5)
+    right, below = ((pixels - centre[:, :, None]) / radius[:, :, None]).unbind(1)
+    cos, sin = layout.angles[image, slot, None].cos(), layout.angles[image, slot, None].sin()
+    own_seeds = layout.seeds[image] * 8 + slot
+    first, second, plain = _object_colours(own_seeds)
+    # Sums of a row and a column vector: object coordinates x and y, light.
+    rows = torch.stack([cos * right, -sin * right, 1 + 0.22 * light[image, :1] * right])[:, :, None, :]
+    columns = torch.stack([sin * below, cos * below, 0.22 * light[image, 1:] * below])[:, :, :, None]
+    per_object = (
+        *rows,
+        *columns,
+        radius[:, :, None],
+        uniform(own_seeds, 30)[:, None, None],
+        plain[:, None, None],
+        torch.stack([first, second - first], 2),
+    )
+    places = zip(image.tolist(), *corner.long().T.tolist())
+    for group, tensors in zip(groups, zip(*(t.split(counts) for t in per_object))):
+        paint, keep, number = _painted(group, *tensors)
+        for one_paint, one_keep, one_number in zip(paint.unbind(), keep.unbind(), number.unbind()):
+            at, left, top = next(places)
+            under = colour[at].narrow(1, top, group.window).narrow(2, left, group.window)
+            torch.addcmul(one_paint, under, one_keep, out=under)
+            # Later slots have higher numbers, so that what is in front wins.
+            mark = seen[at].narrow(0, top, group.window).narrow(1, left, group.window)
+            torch.maximum(mark, one_number, out=mark)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """`count` objects of one slot and one class (`kind` from 0), each in a window of `window` x `window` pixels."""
+
+    slot: int
+    kind: int
+    window: int
+    count: int
+
+
+def _groups(keys: Sequence[int], reaches: Sequence[float], size: int) -> list[_Group]:
+    """Group objects in order of `keys` (slot * kinds + kind); the farthest reach, in pixels, sets a group's window."""
+    groups = []
+    for key, members in itertools.groupby(zip(keys, reaches), key=lambda member: member[0]):
+        reach = [own_reach for _, own_reach in members]
+        window = min(size, 2 * math.ceil(max(reach)) + 2)
+        most = max(1, TILE_PIXELS // window**2)
+        groups += [_Group(*divmod(key, _KINDS), window, len(reach[k : k + most])) for k in range(0, len(reach), most)]
+    return groups
+
+
+def _painted(
+    group: _Group,
+    x_row: Float[Tensor, "N 1 pixels"],
+    y_row: Float[Tensor, "N 1 pixels"],
+    light_row: Float[Tensor, "N 1 pixels"],
+    x_column: Float[Tensor, "N pixels 1"],
+    y_column: Float[Tensor, "N pixels 1"],
+    light_column: Float[Tensor, "N pixels 1"],
+    radius: Float[Tensor, "N 1 1"],
+    phase: Float[Tensor, "N 1 1"],
+    plain: Float[Tensor, "N 1 1"],
+    palette: Float[Tensor, "N 3 2"],
+) -> tuple[Float[Tensor, "N 3 w w"], Float[Tensor, "N w w"], Float[Tensor, "N w w"]]:
+    """A group's windows: paint to add, the share to keep of what is underneath, and the numbers for `Scene.seen`.
+
+    `plain` tells which of the two colours the body has, `palette` holds the first colour and the step to the second.
+    """
+    row, column = (slice(None), slice(None), slice(group.window)), (slice(None), slice(group.window))
+    x, y = x_column[column] + x_row[row], y_column[column] + y_row[row]
+    distance = _SILHOUETTES[SILHOUETTE_OF[group.kind]](x, y)
+    pattern = _TEXTURES[TEXTURE_OF[group.kind]](x, y, phase)
+    textured = y.lt_(0.55)
+    pattern = torch.lerp(plain, pattern, textured)
+
+    shadow = (distance * (-0.4 / SHADOW_REACH)).add_(0.6).clamp_(0.6, 1)
+    edge = distance.mul_(radius).add_(0.5)
+    alpha = edge.clamp(0, 1)
+    share = torch.empty(group.count, 2, group.window, group.window, device=x.device)
+    torch.mul(alpha, light_column[column] + light_row[row], out=share[:, 0])
+    torch.mul(share[:, 0], pattern, out=share[:, 1])
+    paint = torch.bmm(palette, share.flatten(2)).view(group.count, 3, group.window, group.window)
+    keep = shadow.mul_(1 - alpha)
+    number = edge.gt_(0.5).mul_(textured.add_(2 * group.slot + 1))
+    return paint, keep, number
+
+
+@functools.lru_cache(maxsize=1)
+def _reaches() -> list[float]:
+    """How far the objects of each kind and their shadows reach to any side at any tilt, in radii."""
+    radius = torch.linspace(0, 1.6, 321)[:, None]
+    angle = torch.arange(720) * (2 * math.pi / 720)
+    tilt = torch.linspace(-MOST_TILT, MOST_TILT, 19)[:, None]
+    sideways = torch.maximum((angle + tilt).cos().abs(), (angle + tilt).sin().abs()).amax(0)
+    x, y = radius * angle.cos(), radius * angle.sin()
+    reaches = [
+        (radius * sideways * (silhouette(x, y) > -SHADOW_REACH)).max().item() + 0.01 for silhouette in _SILHOUETTES
+    ]
+    return [reaches[k] for k in SILHOUETTE_OF]
 
 
 def _object_colours(seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Two colours of the texture, one bright and one dark, and the body's, which is either of them."""
+    """Two colours of the texture, one bright and one dark, and which of them the body has: 0 or 1."""
     pair = colours(seeds, 31, 2, dark=0.75)
     contrast = (0.05 + 0.25 * uniform(seeds, 32))[:, None]
     swap = (uniform(seeds, 33) < 0.5)[:, None]
     bright, dim = pair[:, 0], pair[:, 1] * contrast
     first, second = torch.where(swap, dim, bright), torch.where(swap, bright, dim)
-    body = torch.where((uniform(seeds, 34) < 0.5)[:, None], first, second)
-    return first, second, body
-
-
-def _surfaces(kinds: Tensor, x: Tensor, y: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-    """Silhouette distance and texture of every pixel. Objects come sorted by kind, so that each kind is one slice."""
-    distance, pattern = torch.empty_like(x), torch.empty_like(x)
-    silhouettes, textures = list(SILHOUETTES.values()), list(TEXTURES.values())
-    present, counts = kinds.unique_consecutive(return_counts=True)
-    start = 0
-    for kind, count in zip(present.tolist(), counts.tolist()):
-        cut = slice(start, start := start + count)
-        distance[cut] = silhouettes[SILHOUETTE_OF[kind]](x[cut], y[cut])
-        pattern[cut] = textures[TEXTURE_OF[kind]](x[cut], y[cut], phase[cut])
-    return distance, pattern
+    return first, second, (uniform(seeds, 34) >= 0.5).float()

@@ -16,25 +16,25 @@ def _angle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _radius(x: Tensor, y: Tensor) -> Tensor:
-    return (x * x + y * y).sqrt()
+    return (x * x).add_(y * y).sqrt_()
 
 
 def _triangle_wave(t: Tensor) -> Tensor:
     """Period 1, values 0..1, 0 at whole numbers."""
-    return 2 * (t - t.round()).abs()
+    return (t - t.round()).abs_().mul_(2)
 
 
 def _step(t: Tensor) -> Tensor:
     """A soft edge at 0.5, so that patterns are not jagged."""
-    return ((t - 0.5) * 4 + 0.5).clamp(0, 1)
+    return t.sub_(0.5).mul_(4).add_(0.5).clamp_(0, 1)
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    return 1.0 - 0.58 * _triangle_wave(_angle(x, y) * (5 / (2 * math.pi))) - _radius(x, y)
+    return (1.0 - 0.58 * _triangle_wave(_angle(x, y).mul_(5 / (2 * math.pi)))).sub_(_radius(x, y))
 
 
 def _flower(x: Tensor, y: Tensor) -> Tensor:
-    return 0.76 + 0.24 * torch.cos(6 * _angle(x, y)) - _radius(x, y)
+    return _angle(x, y).mul_(6).cos_().mul_(0.24).add_(0.76).sub_(_radius(x, y))
 
 
 def _block(x: Tensor, y: Tensor) -> Tensor:
@@ -85,20 +85,21 @@ SILHOUETTES = {
 
 
 def _striped(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-    return _step(_triangle_wave(1.9 * x + phase))
+    return _step(_triangle_wave((1.9 * x).add_(phase)))
 
 
 def _checked(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-    return ((_triangle_wave(0.95 * x + phase) - 0.5) * (_triangle_wave(0.95 * y + phase) - 0.5) * 40 + 0.5).clamp(0, 1)
+    across, down = (_triangle_wave((0.95 * t).add_(phase)).sub_(0.5) for t in (x, y))
+    return across.mul_(down).mul_(40).add_(0.5).clamp_(0, 1)
 
 
 def _dotted(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-    u, v = 2.0 * x + phase, 2.0 * y + phase
-    return _step(1.25 - 2.2 * _radius(u - u.floor() - 0.5, v - v.floor() - 0.5))
+    u, v = ((2.0 * t).add_(phase) for t in (x, y))
+    return _step(1.25 - 2.2 * _radius(u.sub_(u.floor()).sub_(0.5), v.sub_(v.floor()).sub_(0.5)))
 
 
 def _ringed(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-    return _step(_triangle_wave(2.2 * _radius(x, y) + phase))
+    return _step(_triangle_wave(_radius(x, y).mul_(2.2).add_(phase)))
 
 
 def _zigzag(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ def _wavy(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
 
 
 def _rayed(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-    return _step(_triangle_wave(_angle(x, y) * (9 / (2 * math.pi)) + phase))
+    return _step(_triangle_wave(_angle(x, y).mul_(9 / (2 * math.pi)).add_(phase)))
 
 
 def _harlequin(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
