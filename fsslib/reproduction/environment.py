@@ -25,7 +25,10 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
 
 
 def git_state() -> dict[str, str | bool] | None:
-    """Commit and dirty flag (changed or untracked files) of the checkout fsslib runs from; None outside of one."""
+    """Commit and dirty flag of the checkout fsslib runs from; None outside of one.
+
+    Dirty is a changed or untracked file, but for those in results/, which a plan rewrites after each of its runs.
+    """
     root = paths.PACKAGE.parent
 
     def git(*arguments: str) -> str:
@@ -36,7 +39,7 @@ def git_state() -> dict[str, str | bool] | None:
         # An installed package may lie inside somebody else's repository, whose commit says nothing.
         if Path(git("rev-parse", "--show-toplevel")) != root:
             return None
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", ".", ":!results"))}
     except (OSError, subprocess.SubprocessError):
         return None
 
