@@ -9,11 +9,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 PLAN ?= sg_one_toy
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test reproduce notebooks lab clean
+.PHONY: help tutorial test bench reproduce notebooks lab clean
 
 help:
 	@echo "make tutorial        run the lessons and a small training; writes report/index.html"
 	@echo "make test            every test, the notebooks among them, and the linter"
+	@echo "make bench           speed and memory, as ratios, on an idle machine; writes results/bench.json"
 	@echo "make reproduce       the runs behind a table of results: PLAN=sg_one_toy or PLAN=sg_one_voc"
 	@echo "make lab             JupyterLab on the notebooks"
 	@echo "make notebooks       run the teaching notebooks in place, before a commit"
@@ -25,6 +26,9 @@ tutorial: $(INSTALLED)
 test: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --nbval -n 2 --nbval-cell-timeout 300 -q
+
+bench: $(INSTALLED)
+	@$(BIN)/python -m tests.benchmarks.measure
 
 reproduce: $(INSTALLED)
 	@$(BIN)/fsslib reproduce $(PLAN)

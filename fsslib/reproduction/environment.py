@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,11 +82,14 @@ def device_name(device: str) -> str:
 def peak_memory_bytes(device: str) -> dict[str, int | None]:
     """The most memory this process has held so far: of the machine, and of the GPU when `device` is one."""
     peak: dict[str, int | None] = {"host": None, "device": None}
-    if sys.platform != "win32":
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: what that reports starts at the size of the process that started this one.
+        peak["host"] = 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    elif sys.platform != "win32":
         import resource
 
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak["host"] = used if sys.platform == "darwin" else used * 1024
+        peak["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if device.startswith("cuda"):
         import torch
 

@@ -6,6 +6,7 @@ Student's 95 % interval over (fold, seed) where there are five runs or more.
 """
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,34 @@ def _circumstances(runs: Sequence[Mapping[str, Any]]) -> str:
 TABLES = {"sg_one_toy": (toy_scores, toy_differences), "sg_one_voc": (voc_scores,)}
 
 
+def bench() -> Table:
+    """What `make bench` measured."""
+    found = json.loads((paths.shipped("results") / "bench.json").read_text(encoding="utf-8"))
+    rows = []
+    for case in found["cases"]:
+        low, high = case["ratio_range"]
+        peaks = [case[f"{way}_peak_bytes"] for way in ("baseline", "contender")]
+        rows.append(
+            (
+                case["name"],
+                f"{case['contender']} / {case['baseline']}",
+                f"{case['ratio']:.1f} ({low:.1f} to {high:.1f})",
+                "–" if case["goal"] is None else f"{case['goal']:.1f}",
+                "–" if None in peaks else f"{peaks[1] / peaks[0]:.2f}",
+            )
+        )
+    rates = ", ".join(f"{domain} {rate:,.0f}" for domain, rate in found["drawing_images_per_second"].items())
+    return Table(
+        "How much faster the second way is",
+        ("", "compared", "speed ratio", "wanted", "peak memory ratio"),
+        tuple(rows),
+        f"Median and range of the turns the two took in one run. Toy images drawn a second at 64 x 64 by "
+        f"{found['cores']} processes: {rates}. {found['cores']} cores of {found['processor']}, "
+        f"{'with' if found['bf16_instructions'] else 'without'} bfloat16 instructions; "
+        f"torch {found['versions']['torch']}.",
+    )
+
+
 def tables() -> dict[str, list[Table]]:
     """The tables of every results file that is there, by plan."""
     found = {}
@@ -180,6 +209,8 @@ def tables() -> dict[str, list[Table]]:
         path = paths.shipped("results") / f"{name}.json"
         if path.is_file() and (runs := read_rows(path)):
             found[name] = [make(runs) for make in makers]
+    if (paths.shipped("results") / "bench.json").is_file():
+        found["bench"] = [bench()]
     return found
 
 

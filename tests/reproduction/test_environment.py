@@ -27,7 +27,11 @@ def repository(tmp_path, monkeypatch):
 
 def test_the_commit_and_whether_files_changed(repository):
     head = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    assert environment.git_state() == {"commit": head.stdout.strip(), "dirty": False}
+    clean = {"commit": head.stdout.strip(), "dirty": False}
+    assert environment.git_state() == clean
+    (repository / "results").mkdir()
+    (repository / "results" / "plan.json").write_text("{}")
+    assert environment.git_state() == clean
     (repository / "fsslib" / "new.py").write_text("")
     assert environment.git_state()["dirty"] is True
 

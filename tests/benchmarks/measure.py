@@ -1,0 +1,278 @@
+"""`make bench`: what is fast, by how much, and what it takes of memory. Writes results/bench.json.
+
+A case compares two ways of doing the same thing. They take turns in one run, so that whatever else the machine does
+meets both, and the figure to read is the ratio: the median over the turns. Memory is that of a process of its own which
+does one of the two and nothing else.
+"""
+
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fsslib import paths
+from fsslib.blocks.backbones import build_backbone
+from fsslib.data import open_task
+from fsslib.data.toyworld import DOMAINS, ToyWorld
+from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, write_atomically
+from fsslib.methods import build_method
+from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
+from fsslib.training.evaluate import evaluate
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two ways of doing `count` pieces of the same work. `make` prepares both and is called in the process that
+    measures.
+
+    `goal` is the ratio that is wanted, None where there is none to want on this machine.
+    """
+
+    name: str
+    unit: str
+    baseline: str
+    contender: str
+    count: int
+    goal: float | None
+    make: Callable[[], tuple[Work, Work]]
+    memory: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Pieces of work a second each way, and how many times faster the contender is; peak memory in bytes."""
+
+    name: str
+    unit: str
+    baseline: str
+    contender: str
+    goal: float | None
+    baseline_per_second: float
+    contender_per_second: float
+    ratio: float
+    ratio_range: tuple[float, float]
+    baseline_peak_bytes: int | None = None
+    contender_peak_bytes: int | None = None
+
+
+def measure(case: Case, *, turns: int = 3) -> Measured:
+    """Let the two take turns, after one round that does not count."""
+    ways = case.make()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(turns + 1):
+        for way, times in zip(ways, seconds):
+            start = time.perf_counter()
+            way()
+            if turn:
+                times.append(time.perf_counter() - start)
+    ratios = [first / second for first, second in zip(*seconds)]
+    rates = [case.count / statistics.median(times) for times in seconds]
+    peaks = [_peak_of(case, index) for index in (0, 1)] if case.memory else [None, None]
+    return Measured(
+        case.name,
+        case.unit,
+        case.baseline,
+        case.contender,
+        case.goal,
+        *rates,
+        statistics.median(ratios),
+        (min(ratios), max(ratios)),
+        *peaks,
+    )
+
+
+def _peak_of(case: Case, index: int) -> int | None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run_alone, case, index).result()
+
+
+def _run_alone(case: Case, index: int) -> int | None:
+    case.make()[index]()
+    return peak_memory_bytes("cpu")["host"]
+
+
+# Drawing the toy world
+
+
+def toy_ids(count: int) -> list[str]:
+    return [f"c{1001 + number % 25}-{number:06d}" for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The same pictures one by one and in one batch, in this process."""
+
+    domain: str
+    count: int
+
+    def __call__(self) -> tuple[Work, Work]:
+        world, ids = ToyWorld(self.domain), toy_ids(self.count)
+        return (lambda: [world.images([image_id]) for image_id in ids]), (lambda: world.images(ids))
+
+
+def drawing_rate(domain: str, count: int, turns: int = 3) -> float:
+    """Images a second when every core draws, each in a worker process with one thread, as training with workers does.
+
+    The best of some turns: what the machine can do, since what disturbs only ever slows down.
+    """
+    cores = cpu_cores()
+    with ProcessPoolExecutor(
+        cores, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        rates = []
+        for _ in range(turns + 1):
+            start = time.perf_counter()
+            list(pool.map(_draw, [(domain, count)] * cores))
+            rates.append(cores * count / (time.perf_counter() - start))
+    return max(rates[1:])
+
+
+def _draw(what: tuple[str, int]) -> None:
+    domain, count = what
+    ToyWorld(domain).images(toy_ids(count))
+
+
+# Evaluating
+
+
+class Drawn(ToyWorld):
+    """Episodes drawn beforehand, handed out row by row: evaluation without the drawing."""
+
+    def __init__(self, world: ToyWorld, rows: list[EpisodeRow]):
+        super().__init__(world.domain, size=world.size, distractors=world.distractors)
+        self._places = {row: place for place, row in enumerate(rows)}
+        self._all = super().episode(rows)
+
+    def episode(self, rows: list[EpisodeRow]) -> Episode:
+        places = [self._places[row] for row in rows]
+        tensors = {k: v[places] for k, v in vars(self._all).items() if isinstance(v, torch.Tensor)}
+        return replace(self._all, **tensors)
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """Scoring an untrained prototype network on the toy world episode by episode and in batches of 25."""
+
+    resize: str
+    drawing: bool
+    episodes: int
+
+    def __call__(self) -> tuple[Work, Work]:
+        task = open_task("toy", fold=0)
+        rows = task.tests["photo"].sample(task.test_classes, self.episodes, seed="bench")
+        source = task.tests["photo"] if self.drawing else Drawn(task.tests["photo"], rows)
+        exam = EpisodeSet(source, EpisodeManifest(tuple(rows)))
+        method = build_method("prototype", resize=self.resize)
+        return tuple(lambda size=size: evaluate(method, exam, batch_size=size) for size in (1, 25))
+
+
+# Number formats
+
+
+def has_bf16_instructions() -> bool:
+    """Whether the processor multiplies bfloat16 itself; without, torch converts and nothing is won."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+@dataclass(frozen=True)
+class Formats:
+    """ResNet-50 to layer4 in float32 NCHW, and in bfloat16 with channels last."""
+
+    images: int
+    size: int
+
+    def __call__(self) -> tuple[Work, Work]:
+        backbone = build_backbone("resnet50").eval()
+        pictures = torch.rand(self.images, 3, self.size, self.size)
+
+        def plain() -> None:
+            with torch.inference_mode():
+                backbone(pictures)
+
+        other = build_backbone("resnet50").eval().to(memory_format=torch.channels_last)
+        rearranged = pictures.to(memory_format=torch.channels_last)
+
+        def bfloat16() -> None:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                other(rearranged)
+
+        return plain, bfloat16
+
+
+def cases(scale: float = 1.0) -> list[Case]:
+    """All cases; `scale` below 1 shrinks the work, for trying out."""
+
+    def scaled(number: int) -> int:
+        return max(2, round(number * scale))
+
+    found = [
+        Case(
+            f"toy drawing, {domain}",
+            "images",
+            "one by one",
+            "in a batch",
+            scaled(128),
+            None,
+            Drawing(domain, scaled(128)),
+        )
+        for domain in DOMAINS
+    ]
+    for resize, family in (("features", "features resized"), ("mask", "mask resized")):
+        for drawing, goal in ((True, 5.0), (False, 1.2)):
+            name = f"evaluation {'with' if drawing else 'without'} drawing, {family}"
+            count = scaled(100)
+            work = Evaluating(resize, drawing, count)
+            found.append(Case(name, "episodes", "one by one", "batches of 25", count, goal, work, memory=True))
+    size, goal = max(64, round(400 * scale)), 1.5 if has_bf16_instructions() else None
+    return [
+        *found,
+        Case(
+            f"ResNet-50 at {size} px",
+            "images",
+            "float32, NCHW",
+            "bfloat16, channels last",
+            scaled(2),
+            goal,
+            Formats(scaled(2), size),
+            memory=True,
+        ),
+    ]
+
+
+def report(scale: float = 1.0) -> dict:
+    """Measure everything; a line of progress each."""
+    measured = []
+    for case in cases(scale):
+        measured.append(measure(case))
+        print(f"{case.name}: {measured[-1].contender} {measured[-1].ratio:.2f} x {measured[-1].baseline}", flush=True)
+    drawing = {}
+    for domain in DOMAINS:
+        drawing[domain] = drawing_rate(domain, max(2, round(2048 * scale)))
+        print(f"toy drawing, {domain}, all cores: {drawing[domain]:.0f} images/s", flush=True)
+    return {
+        "schema_version": 1,
+        "command": "make bench",
+        "processor": cpu_name(),
+        "cores": cpu_cores(),
+        "threads": torch.get_num_threads(),
+        "bf16_instructions": has_bf16_instructions(),
+        "versions": package_versions(("torch", "torchvision", "numpy")),
+        "cases": [asdict(m) for m in measured],
+        "drawing_images_per_second": drawing,
+    }
+
+
+if __name__ == "__main__":
+    target = paths.project_root() / "results" / "bench.json"
+    write_atomically(target, json.dumps(report(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0), indent=1) + "\n")
+    print(target)
