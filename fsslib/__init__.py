@@ -14,6 +14,8 @@ _HOME = {
     "episodes": "Episode EpisodeManifest EpisodeRow EpisodeSet EpisodeStream LabelledImages TaggedImages VOID",
     "metrics": "FewShotMeter PROTOCOLS Protocol Score",
     "blocks.backbones": "build_backbone",
+    "blocks.contrast": "prototype_contrastive_loss prototype_segmentation_loss",
+    "blocks.memory": "MetaMemory feature_statistics orthogonality_loss",
     "blocks.pooling": "background_mask grid_weights masked_average_pooling merge_shots",
     "blocks.similarity": "cosine_similarity_map merge_ways prototype_logits",
     "methods": "METHODS build_method",
