@@ -15,7 +15,7 @@ import hashlib
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.network = network
         self.stages = stages
         self.strides = strides
-        self.channels = tuple(_convolutions(network.get_submodule(stage))[-1].out_channels for stage in stages)
+        self.channels = tuple(self.channels_behind(stage) for stage in stages)
         self.weights = weights
         self.frozen_batch_norm = frozen_batch_norm
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
@@ -95,12 +95,31 @@ class Backbone(nn.Module):
                 norm.requires_grad_(False)
         self.train()
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """Feature maps [B, channels, ceil(H / stride), ceil(W / stride)] of RGB images in [0, 1], normalised here."""
+    @property
+    def first_stage(self) -> str:
+        """The name of the first stage, wanted as a result or not."""
+        return next(iter(_STAGE_STRIDES[self.name]))
+
+    def channels_behind(self, stage: str) -> int:
+        """Channels of a stage's output. Raises ValueError for a stage the network does not have."""
+        there = [name for name, _ in self.network.named_children() if name in _STAGE_STRIDES[self.name]]
+        if stage not in there:
+            raise ValueError(f"{self.name} has no stage {stage!r} here; it has {', '.join(there)}.")
+        return _convolutions(self.network.get_submodule(stage))[-1].out_channels
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], behind: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """Feature maps [B, channels, ceil(H / stride), ceil(W / stride)] of RGB images in [0, 1], normalised here.
+
+        `behind` names stages with a function each, which a stage's output goes through before anything else sees it.
+        """
         features = (images - self.mean) / self.std
         maps = []
         for name, module in self.network.named_children():
             features = module(features)
+            if behind is not None and name in behind:
+                features = behind[name](features)
             if name in self.stages:
                 maps.append(features)
         return tuple(maps)

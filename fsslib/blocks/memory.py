@@ -37,6 +37,26 @@ def feature_statistics(features: Float[Tensor, "B C h w"]) -> tuple[Float[Tensor
     return mean, (variance + EPS).sqrt()
 
 
+def restyle(
+    features: Float[Tensor, "B C h w"],
+    mean: Float[Tensor, "B C"],
+    std: Float[Tensor, "B C"],
+    alpha: float | Float[Tensor, "B"],
+) -> Float[Tensor, "B C h w"]:
+    """Features with part of another style: f' = (f - own mean) / own std * std_mix + mean_mix, where a mix is `alpha`
+    times the own plus (1 - alpha) times the other.
+
+    AdaIN for alpha = 0, MixStyle when the other is another sample of the batch, RtD's enhancement when it is an item of
+    the memory. alpha = 1 is the identity, exactly. Computed in float32 at least, returned in the features' dtype.
+    """
+    own_mean, own_std = feature_statistics(features)
+    foreign = 1 - (alpha[:, None].to(own_mean) if isinstance(alpha, Tensor) else alpha)
+    # One product and one sum over the map, by exactly 1 and 0 for alpha = 1 and for the own style.
+    scale = 1 + foreign * (std / own_std - 1)
+    shift = own_mean + foreign * (mean - own_mean) - scale * own_mean
+    return (features * scale[:, :, None, None] + shift[:, :, None, None]).to(features.dtype)
+
+
 def orthogonality_loss(
     mean_items: Float[Tensor, "J C"], std_items: Float[Tensor, "J C"], *, centred: bool = True, diagonal: bool = False
 ) -> Float[Tensor, ""]:
@@ -180,11 +200,7 @@ class MetaMemory(nn.Module):
         known = index < self.filled
         item_mean = torch.where(known[:, :1], self.mean.detach()[index[:, 0]], mean)
         item_std = torch.where(known[:, 1:], self.std.detach()[index[:, 1]], std)
-        foreign = 1 - (alpha[:, None].to(mean) if isinstance(alpha, Tensor) else alpha)
-        # One product and one sum over the map, by exactly 1 and 0 for alpha = 1 and for the own style.
-        scale = 1 + foreign * (item_std / std - 1)
-        shift = mean + foreign * (item_mean - mean) - scale * mean
-        return (features * scale[:, :, None, None] + shift[:, :, None, None]).to(features.dtype)
+        return restyle(features, item_mean, item_std, alpha)
 
     def orthogonality(self) -> Float[Tensor, ""]:
         """`orthogonality_loss` of the items, printed form with the printed update; 0 while there are free items."""

@@ -85,7 +85,10 @@ class Recipe(_Strict):
         return cls.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
 
     def with_changes(self, *, steps: int | None = None, learning_rate: float | None = None) -> "Recipe":
-        """The recipe with its phases scaled to `steps` in all, or with another learning rate in every optimiser."""
+        """The recipe with its phases scaled to `steps` in all, or with another learning rate of the segmenter.
+
+        Other optimisers (a memory's, a discriminator's) keep theirs.
+        """
         phases = list(self.phases)
         if steps is not None:
             total = sum(p.steps for p in phases)
@@ -97,7 +100,10 @@ class Recipe(_Strict):
             phases = [
                 p.model_copy(
                     update={
-                        "optimizers": {k: o.model_copy(update={"lr": learning_rate}) for k, o in p.optimizers.items()}
+                        "optimizers": {
+                            k: o.model_copy(update={"lr": learning_rate}) if k == "segmenter" else o
+                            for k, o in p.optimizers.items()
+                        }
                     }
                 )
                 for p in phases
