@@ -124,7 +124,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["sg_one", "prototype"])
+@pytest.mark.parametrize("name", ["sg_one", "prototype", "rtd"])
 def test_real_methods_resume_to_the_bit(tmp_path, name):
     task = open_task("toy", fold=0, size=32)
     data = {"source": EpisodeStream(task.train, task.train_classes, batch_size=2)}
