@@ -108,20 +108,20 @@ def floor(runs: Sequence[Mapping[str, Any]], key: str) -> dict[Unit, float]:
     return {(run["config"]["fold"], 0): 100 * run["floors"][key] for run in runs if run["floors"][key] is not None}
 
 
-def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """SG-One against the two baselines, paired by fold and seed, p values corrected over the domains."""
+def differences(runs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> Table:
+    """The first label of each pair against the second, paired by fold and seed, p values corrected over the domains."""
     rows = []
-    for baseline in ("prototypes trained",):
+    for label, baseline in pairs:
         paired: dict[str, Interval] = {}
         for domain in DOMAINS:
-            ours, theirs = by_unit(runs, "SG-One", domain), by_unit(runs, baseline, domain)
+            ours, theirs = by_unit(runs, label, domain), by_unit(runs, baseline, domain)
             units = set(ours) & set(theirs)
             if units:
                 paired[domain] = paired_difference({u: ours[u] for u in units}, {u: theirs[u] for u in units})
         corrected = holm({d: i.p for d, i in paired.items() if i.p is not None})
         rows.append(
             (
-                f"SG-One minus {baseline}",
+                f"{label} minus {baseline}",
                 *(
                     f"{paired[d]}" + (f", p {corrected[d]:.3f}" if d in corrected else "") if d in paired else "–"
                     for d in DOMAINS
@@ -134,6 +134,34 @@ def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
         tuple(rows),
         "Points of mIoU with Student's 95 % interval; p values are Holm-corrected over the four domains.",
     )
+
+
+def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """SG-One against the trained prototypes."""
+    return differences(runs, [("SG-One", "prototypes trained")])
+
+
+def rtd_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of RtD's ablation and its controls, by domain."""
+    labels = list(dict.fromkeys(run["label"] for run in runs))
+    units = {unit for label in labels for unit in by_unit(runs, label, "photo")}
+    return Table(
+        "Toy world, Remember the Difference, 1-shot mIoU on held-out classes, trained in photo",
+        ("", *DOMAINS),
+        tuple((label, *(cell(by_unit(runs, label, d)) for d in DOMAINS)) for label in labels),
+        f"{len({fold for fold, _ in units})} folds, up to {len({seed for _, seed in units})} seeds. BS is the "
+        "prototype network, Cons adds the contrastive loss, MEnS and MEnT the memory on the source and on the target. In the "
+        "controls a random item replaces the chosen one, or another image of the batch the memory. All rows train the "
+        "same number of steps, but for the baseline that has as many seconds as the whole method. "
+        f"{_circumstances(runs)}",
+    )
+
+
+def rtd_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """What each part adds, and whether the memory is more than noise."""
+    against_baseline = [(label, "BS") for label in ("Cons", "Cons+MEnS", "MEnS+MEnT", "all")]
+    controls = ("BS, equal seconds", "control: random items", "control: mixing samples")
+    return differences(runs, [*against_baseline, *(("all", control) for control in controls)])
 
 
 def voc_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -171,7 +199,11 @@ def _circumstances(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{' and '.join(map(str, episodes))} episodes a run; {', '.join(devices)}; torch {', '.join(versions)}."
 
 
-TABLES = {"sg_one_toy": (toy_scores, toy_differences), "sg_one_voc": (voc_scores,)}
+TABLES = {
+    "sg_one_toy": (toy_scores, toy_differences),
+    "sg_one_voc": (voc_scores,),
+    "rtd_ablation_toy": (rtd_scores, rtd_differences),
+}
 
 
 def bench() -> Table:
@@ -186,7 +218,7 @@ def bench() -> Table:
                 case["name"],
                 f"{case['contender']} / {case['baseline']}",
                 f"{case['ratio']:.1f} ({low:.1f} to {high:.1f})",
-                "–" if case["goal"] is None else f"{case['goal']:.1f}",
+                case["goal"] or "–",
                 "–" if None in peaks else f"{peaks[1] / peaks[0]:.2f}",
             )
         )

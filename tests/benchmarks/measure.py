@@ -21,10 +21,11 @@ from fsslib import paths
 from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
 from fsslib.data.toyworld import DOMAINS, ToyWorld
-from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, write_atomically
+from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, EpisodeStream, write_atomically
 from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
 from fsslib.training.evaluate import evaluate
+from fsslib.training.recipe import Recipe
 
 Work = Callable[[], object]
 
@@ -34,7 +35,7 @@ class Case:
     """Two ways of doing `count` pieces of the same work. `make` prepares both and is called in the process that
     measures.
 
-    `goal` is the ratio that is wanted, None where there is none to want on this machine.
+    `goal` says which ratio is wanted, None where there is none to want on this machine.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Case:
     baseline: str
     contender: str
     count: int
-    goal: float | None
+    goal: str | None
     make: Callable[[], tuple[Work, Work]]
     memory: bool = False
 
@@ -55,7 +56,7 @@ class Measured:
     unit: str
     baseline: str
     contender: str
-    goal: float | None
+    goal: str | None
     baseline_per_second: float
     contender_per_second: float
     ratio: float
@@ -175,6 +176,36 @@ class Evaluating:
         return tuple(lambda size=size: evaluate(method, exam, batch_size=size) for size in (1, 25))
 
 
+# Training
+
+
+@dataclass(frozen=True)
+class Training:
+    """Steps of Remember the Difference on batches drawn beforehand, with one set of its switches and with another."""
+
+    baseline: dict[str, str | bool]
+    contender: dict[str, str | bool]
+    steps: int
+
+    def __call__(self) -> tuple[Work, Work]:
+        task = open_task("toy", fold=0)
+        stream = EpisodeStream(task.train, task.train_classes, batch_size=8)
+        batches = [stream.batch(number) for number in range(4)]
+        return self._work(batches, self.baseline), self._work(batches, self.contender)
+
+    def _work(self, batches: list[Episode], switches: dict[str, str | bool]) -> Work:
+        method = build_method("rtd", weights="tiny-toy-fold0.pt", **switches).train()
+        optimizers = Recipe.load("rtd").optimizers_of(0, method)
+
+        def train() -> None:
+            for number in range(self.steps):
+                method.training_step(batches[number % len(batches)], optimizers)
+                with torch.no_grad():
+                    method.after_step()
+
+        return train
+
+
 # Number formats
 
 
@@ -228,12 +259,25 @@ def cases(scale: float = 1.0) -> list[Case]:
         for domain in DOMAINS
     ]
     for resize, family in (("features", "features resized"), ("mask", "mask resized")):
-        for drawing, goal in ((True, 5.0), (False, 1.2)):
+        for drawing, goal in ((True, "5 or more"), (False, "1.2 or more")):
             name = f"evaluation {'with' if drawing else 'without'} drawing, {family}"
             count = scaled(100)
             work = Evaluating(resize, drawing, count)
             found.append(Case(name, "episodes", "one by one", "batches of 25", count, goal, work, memory=True))
-    size, goal = max(64, round(400 * scale)), 1.5 if has_bf16_instructions() else None
+    rtd_baseline = {"contrast": False, "source": "none", "target": "none"}
+    for name, first, contender, second, goal in (
+        ("RtD", "all of it", "its baseline", ({}, rtd_baseline), None),
+        (
+            "RtD's memory, as many passes",
+            "memory",
+            "mixing samples",
+            ({"target": "none"}, {"source": "mix", "target": "none"}),
+            "1.1 or less",
+        ),
+    ):
+        count = scaled(20)
+        found.append(Case(f"training, {name}", "steps", first, contender, count, goal, Training(*second, count), True))
+    size, goal = max(64, round(400 * scale)), "1.5 or more" if has_bf16_instructions() else None
     return [
         *found,
         Case(

@@ -8,7 +8,7 @@ from fsslib import paths
 from fsslib.reproduction import tables
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, expand
-from fsslib.reproduction.tables import by_unit, cell, fill, toy_differences, toy_scores
+from fsslib.reproduction.tables import by_unit, cell, fill, rtd_differences, rtd_scores, toy_differences, toy_scores
 
 
 def run(label, fold, seed, **miou):
@@ -49,6 +49,19 @@ def test_differences_are_paired():
     assert row[1].startswith("+1.0 [+1.0, +1.0] (n=12), p 0.0")
     assert row[3].startswith("+0.0")
     assert row[2] == "–"
+
+
+def test_the_ablation_is_held_against_its_baseline_and_its_controls():
+    gains = {"BS": 0.0, "Cons": 0.01, "all": 0.05, "control: mixing samples": 0.02}
+    runs = [run(label, fold, 0, photo=0.4 + 0.01 * fold + g) for label, g in gains.items() for fold in range(4)]
+    assert [row[:2] for row in rtd_scores(runs).rows] == [
+        (label, f"{41.5 + 100 * g:.1f}") for label, g in gains.items()
+    ]
+    assert "4 folds, up to 1 seeds." in rtd_scores(runs).note
+    rows = {row[0]: row[1] for row in rtd_differences(runs).rows}
+    assert rows["Cons minus BS"].startswith("+1.0")
+    assert rows["all minus control: mixing samples"].startswith("+3.0")
+    assert rows["all minus control: random items"] == "–"
 
 
 def test_markdown_and_html_escape_and_line_up():
