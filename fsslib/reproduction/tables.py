@@ -151,8 +151,8 @@ def rtd_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         tuple((label, *(cell(by_unit(runs, label, d)) for d in DOMAINS)) for label in labels),
         f"{len({fold for fold, _ in units})} folds, up to {len({seed for _, seed in units})} seeds. BS is the "
         "prototype network, Cons adds the contrastive loss, MEnS and MEnT the memory on the source and on the target. "
-        "In the controls a random item replaces the chosen one, or another image of the batch the memory. All rows train "
-        "the same number of steps, but for the baseline that has as many seconds as the whole method. "
+        "In the controls a random item replaces the chosen one, or another image of the batch the memory. All rows "
+        "train the same number of steps, but for the baseline that has as many seconds as the whole method. "
         f"{_circumstances(runs)}",
     )
 

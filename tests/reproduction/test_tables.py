@@ -98,7 +98,8 @@ def test_results_belong_to_their_plan(name):
     planned = {config.sha256: label for label, config in plan.runs}
     assert len(planned) == len(plan.runs)
     found = {row["config_sha256"]: row["label"] for row in content["runs"]}
-    assert found == planned, "the plan is not finished, or a row is not of this plan"
+    assert len(found) == len(content["runs"])
+    assert found.items() <= planned.items(), "a row is not of this plan, or stands under another label"
 
 
 def test_matrices_expand_to_every_combination():
