@@ -266,7 +266,10 @@ def test_recipes_are_strict_and_scale():
     spec = recipe.phases[0].optimizers["segmenter"]
     assert (spec.lr, spec.momentum, spec.weight_decay) == (1e-5, 0.99, 5e-4)
     assert [p.steps for p in RECIPE.with_changes(steps=5).phases] == [2, 3]
-    assert RECIPE.with_changes(learning_rate=0.5).phases[1].optimizers["discriminator"].lr == 0.5
+    faster = RECIPE.with_changes(learning_rate=0.5).phases[1].optimizers
+    before = RECIPE.phases[1].optimizers["discriminator"]
+    assert faster["segmenter"].lr == 0.5
+    assert faster["discriminator"] == before, "the rate of a run is the segmenter's"
     with pytest.raises(ValueError, match="No recipe 'sg_two'"):
         Recipe.load("sg_two")
     with pytest.raises(ValueError, match="momentun"):
