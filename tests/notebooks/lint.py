@@ -94,7 +94,7 @@ def code_cells(notebook: dict) -> Iterator[tuple[str, str, dict]]:
 
 def execution_findings(notebook: dict, path: Path) -> list[str]:
     """Why the stored outputs are not those of one run from top to bottom; empty when they are."""
-    how = f"run it from a clean kernel and commit the result: jupyter execute --inplace {path}"
+    how = f"run it from a clean kernel and commit the result: python -m fsslib.teaching.execute {path}"
     counts = [cell.get("execution_count") for _, _, cell in code_cells(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         done = sum(count is not None for count in counts)

@@ -27,8 +27,6 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-3, 1.5e-4
 # The spaces before a number belong to it: printed columns move with signs and widths (0.9999 and -0.0000, 10.0000).
 NUMBER = re.compile(r" *(?<![\w.])[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 WHOLE_NOTEBOOK_DISTRIBUTIONS = ("no", "loadfile", "loadscope", "each")
-# Stored outputs are those of the toy world, drawn inline; the reader's data, backend and warning filters change them.
-HIDDEN_VARIABLES = ("FSSLIB_DATA", "MPLBACKEND", "PYTHONWARNINGS")
 
 
 def near(fresh: str, stored: str) -> bool:
@@ -111,6 +109,9 @@ class Notebook(IPyNbFile):
 
     def start_kernel(self):
         with pytest.MonkeyPatch.context() as environment:
+            # Not above: what is imported before jaxtyping's hook is there is not checked.
+            from fsslib.teaching.execute import HIDDEN_VARIABLES
+
             for name in HIDDEN_VARIABLES:
                 environment.delenv(name, raising=False)
             super().setup()

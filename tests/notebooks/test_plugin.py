@@ -106,7 +106,7 @@ def test_an_exception_is_one_failure_and_the_later_cells_say_why_they_did_not_ru
 @pytest.mark.parametrize("notebook", ["unexecuted", "partly_executed", "without_outputs"])
 def test_what_nbval_would_pass_vacuously_is_refused_with_what_to_do(outcomes, notebook):
     assert results(outcomes, notebook) == {"rules": "failure"}
-    assert "jupyter execute --inplace" in outcomes[f"{notebook}.ipynb"]["rules"][1]
+    assert "python -m fsslib.teaching.execute" in outcomes[f"{notebook}.ipynb"]["rules"][1]
 
 
 def test_training_notebooks_are_held_to_the_rules_and_not_run(outcomes):
