@@ -1,18 +1,20 @@
-"""Looking at episodes by hand: choose fold, class, support, query and domain, and see what a method makes of them."""
+"""Widgets to look around: episodes of the toy world and what a method makes of them, features in another style."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from fsslib.blocks.memory import MetaMemory, feature_statistics
 from fsslib.data import toyworld
 from fsslib.data.toyworld import ToyWorld
 from fsslib.episodes import Episode, EpisodeRow
 from fsslib.methods.base import Prediction
-from fsslib.teaching.plots import show_episode
+from fsslib.teaching.plots import show_episode, show_images
 
 LARGEST_NUMBER = 99
 
@@ -74,10 +76,7 @@ class EpisodeExplorer(ipywidgets.VBox):
             scores = None if self._similarity is None else self._similarity(self.episode)
         self.message.value = _in_words(self.episode, prediction)
         figure = show_episode(self.episode, prediction=prediction, scores=scores, limits=self._limits)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        plt.close(figure)
-        self.picture.value = file.getvalue()
+        self.picture.value = _png(figure)
 
 
 def episode_explorer(
@@ -95,6 +94,62 @@ def episode_explorer(
     keeps its number in every domain, and holds distractors of the chosen fold's training classes only.
     """
     return EpisodeExplorer(predict, similarity, limits, fold, size)
+
+
+class StyleMixer(ipywidgets.VBox):
+    """Controls over three pictures: features in their own style, in the mix, and in an item's; made by `style_mixer`.
+
+    `scene`, `item` and `alpha` are the controls, `picture` holds the PNG, `message` names the items that the memory
+    would select. Setting a control's `value` does what a reader's hand does. `mixed` are the features on show.
+    """
+
+    def __init__(self, scenes: Mapping[str, Tensor], memory: MetaMemory, seen: Callable[[Tensor], Tensor]):
+        if memory.filled < 1:
+            raise ValueError("The memory is empty: store the statistics of some images first.")
+        self._scenes, self._memory, self._seen = dict(scenes), memory, seen
+        self.mixed: Tensor | None = None
+        self.scene = ipywidgets.Dropdown(options=list(self._scenes), description="scene")
+        self.item = ipywidgets.IntSlider(0, 0, int(memory.filled) - 1, description="item", continuous_update=False)
+        self.alpha = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="alpha", continuous_update=False)
+        self.message = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        super().__init__([ipywidgets.HBox([self.scene, self.item, self.alpha]), self.message, self.picture])
+        for control in (self.scene, self.item, self.alpha):
+            control.observe(self._show, "value")
+        self._show()
+
+    def __repr__(self) -> str:
+        return "Style mixer: run this cell in Jupyter to use it."
+
+    @torch.no_grad()
+    def _show(self, change: dict | None = None) -> None:
+        features, item, alpha = self._scenes[self.scene.value], self.item.value, self.alpha.value
+        statistics = feature_statistics(features)
+        highest, lowest = (int(self._memory.select(*statistics, rule)[0, 0]) for rule in ("highest", "lowest"))
+        self.message.value = f"Most like this scene: item {highest}; least: item {lowest}."
+        index = torch.tensor([[item, item]], device=features.device)
+        self.mixed = self._memory.enhance(features, index, alpha)
+        shown = torch.cat([features, self.mixed, self._memory.enhance(features, index, 0.0)])
+        titles = ["its own style", f"alpha {alpha:.2f}", f"item {item}"]
+        self.picture.value = _png(show_images(self._seen(shown), titles=titles, side=2.2))
+
+
+def style_mixer(
+    scenes: Mapping[str, Tensor], memory: MetaMemory, seen: Callable[[Tensor], Tensor] = lambda features: features
+) -> StyleMixer:
+    """A widget that gives the features [1, C, h, w] of named scenes the style of an item of a memory, in any share.
+
+    `seen` turns features [B, C, h, w] into pictures [B, 3, H, W]; without it features must have three channels. Raises
+    ValueError for a memory in which nothing was stored.
+    """
+    return StyleMixer(scenes, memory, seen)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    return file.getvalue()
 
 
 def _choices(fold: int) -> list[tuple[str, int]]:

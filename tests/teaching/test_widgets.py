@@ -1,4 +1,4 @@
-"""The explorer's callbacks, driven as a reader's hand would, without a browser."""
+"""The widgets' callbacks, driven as a reader's hand would, without a browser."""
 
 import io
 
@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fsslib.blocks.memory import MetaMemory, feature_statistics
 from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.data.toyworld import CLASS_NAMES, DOMAINS, ToyWorld, base_classes, fold_classes
 from fsslib.episodes import EpisodeRow
 from fsslib.methods.base import Prediction
-from fsslib.teaching.widgets import episode_explorer
+from fsslib.teaching.widgets import episode_explorer, style_mixer
 
 matplotlib.use("Agg")
 
@@ -98,3 +99,64 @@ def test_a_prediction_and_a_score_map_get_a_panel_each(explorer):
 def test_what_a_reader_sees_without_a_kernel_and_no_figure_is_left_open(explorer):
     assert repr(explorer) == "Episode explorer: run this cell in Jupyter to use it."
     assert plt.get_fignums() == []
+
+
+def mixer_over(images):
+    """A memory of four random styles under images, which are features of three channels."""
+    memory = MetaMemory(3, items=4)
+    memory.store(*torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0)))
+    return style_mixer({"first": images[:1], "second": images[1:]}, memory), memory
+
+
+@pytest.fixture
+def two_images():
+    return ToyWorld(size=32).images(["c1001-000001", "c1001-000002"])[0]
+
+
+def test_the_mixer_shows_the_mix_that_its_controls_name(two_images):
+    mixer, memory = mixer_over(two_images)
+    assert mixer.scene.options == ("first", "second")
+    assert mixer.item.max == 3
+    for scene, item, alpha in (("first", 2, 0.25), ("second", 0, 0.0)):
+        mixer.scene.value, mixer.item.value, mixer.alpha.value = scene, item, alpha
+        features = two_images[:1] if scene == "first" else two_images[1:]
+        expected = memory.enhance(features, torch.tensor([[item, item]]), alpha)
+        torch.testing.assert_close(mixer.mixed, expected)
+        assert not mixer.mixed.requires_grad
+    torch.testing.assert_close(feature_statistics(mixer.mixed)[0], memory.mean[:1].detach())
+    mixer.alpha.value = 1.0
+    assert torch.equal(mixer.mixed, two_images[1:])
+
+
+@pytest.mark.parametrize(("control", "value"), [("scene", "second"), ("item", 3), ("alpha", 0.9)])
+def test_each_control_of_the_mixer_redraws(two_images, control, value):
+    mixer, _ = mixer_over(two_images)
+    before = mixer.picture.value
+    getattr(mixer, control).value = value
+    assert mixer.picture.value != before
+
+
+def test_the_mixer_names_what_the_memory_would_select(two_images):
+    mixer, memory = mixer_over(two_images)
+    for name, features in (("first", two_images[:1]), ("second", two_images[1:])):
+        mixer.scene.value = name
+        highest, lowest = (int(memory.select(*feature_statistics(features), r)[0, 0]) for r in ("highest", "lowest"))
+        assert mixer.message.value == f"Most like this scene: item {highest}; least: item {lowest}."
+        assert highest != lowest
+
+
+def test_the_mixer_draws_what_it_is_given_to_see_with(two_images):
+    memory = mixer_over(two_images)[1]
+    asked = []
+    mixer = style_mixer({"one": two_images[:1]}, memory, lambda features: asked.append(features) or features.sqrt())
+    assert asked[0].shape == (3, 3, 32, 32)
+    assert torch.equal(asked[0][:1], two_images[:1])
+    width, height = size_of(mixer)
+    assert width > 2 * height
+    assert repr(mixer) == "Style mixer: run this cell in Jupyter to use it."
+    assert plt.get_fignums() == []
+
+
+def test_the_mixer_refuses_an_empty_memory(two_images):
+    with pytest.raises(ValueError, match="memory is empty: store"):
+        style_mixer({"one": two_images[:1]}, MetaMemory(3, items=4))
