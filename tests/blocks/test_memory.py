@@ -236,8 +236,9 @@ def assigned_in_numpy(items, samples, centre, ema, temperature):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 6), st.integers(1, 6), st.floats(0, 1), st.sampled_from([0.05, 0.5]), st.integers(0, 99))
+@given(st.integers(1, 6), st.integers(1, 6), st.floats(0.1, 1), st.sampled_from([0.05, 0.5]), st.integers(0, 99))
 def test_the_update_equals_the_equations(items, batch, ema, temperature, seed):
+    # No smaller ema: a centre that forgets at once is the sample itself, and the cosine of what is left is rounding.
     first, second = drawn(items, seed=seed), drawn(batch, seed=seed + 1000)
     memory = memory_of(*first, ema=ema, temperature=temperature)
     memory.store(*second)
