@@ -15,7 +15,7 @@ help:
 	@echo "make tutorial        run the lessons and a small training; writes report/index.html"
 	@echo "make test            every test, the notebooks among them, and the linter"
 	@echo "make bench           speed and memory, as ratios, on an idle machine; writes results/bench.json"
-	@echo "make reproduce       the runs behind a table of results: PLAN=sg_one_toy or PLAN=sg_one_voc"
+	@echo "make reproduce       the runs behind a table of results: PLAN=sg_one_toy, sg_one_voc, rtd_ablation_toy"
 	@echo "make lab             JupyterLab on the notebooks"
 	@echo "make notebooks       run the teaching notebooks in place, before a commit"
 	@echo "make clean           remove report/ and caches; runs/ and .venv stay"

@@ -7,5 +7,6 @@ AssertionError with a hint when it did not.
 from fsslib.teaching.exercises.contrast import *  # noqa: F403
 from fsslib.teaching.exercises.memory import *  # noqa: F403
 from fsslib.teaching.exercises.pooling import *  # noqa: F403
+from fsslib.teaching.exercises.rtd import *  # noqa: F403
 from fsslib.teaching.exercises.similarity import *  # noqa: F403
 from fsslib.teaching.exercises.start import *  # noqa: F403
