@@ -245,6 +245,18 @@ class EpisodeSource(Protocol):
     def episode(self, rows: Sequence[EpisodeRow]) -> Episode: ...
 
 
+@runtime_checkable
+class SegmentationSource(Protocol):
+    """A data set with a fixed list of classes, 0 to C-1 in the label maps and 255 void: images are asked for by id."""
+
+    name: str
+    domain: str
+    class_names: Mapping[int, str]
+    ids: tuple[str, ...]
+
+    def images(self, ids: Sequence[str]) -> LabelledImages: ...
+
+
 def _draw(rng: random.Random, items: Sequence, count: int) -> list:
     """`count` distinct items in random order, from `random()` alone: the only draw Python promises never to change."""
     pool = list(items)
