@@ -12,14 +12,13 @@ pottedplant, sheep, sofa, train, tvmonitor"""
 _COCO = """truck, traffic light, fire hydrant, stop sign, parking meter, bench, elephant, bear, zebra, giraffe,
 backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
 skateboard, surfboard, tennis racket, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-broccoli, carrot, hot dog, pizza, donut, cake, bed, toilet, laptop, mouse, remote, keyboard, cell phone, microwave, oven,
-toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"""
+broccoli, carrot, hot dog, pizza, donut, cake, bed, toilet, laptop, mouse, remote, keyboard, cell phone, microwave,
+oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"""
 _STREETS = "road, pavement, building, wall, fence, pole, sign, tree, terrain, sky, bicyclist"
 _DEFECTS = "blowhole, break, crack, fray, uneven"
 
 CLASS_IDS: Mapping[str, int] = {
-    " ".join(name.split()): number
-    for number, name in enumerate(f"{_VOC}, {_COCO}, {_STREETS}, {_DEFECTS}".split(", "), start=1)
+    name.strip(): number for number, name in enumerate(",".join((_VOC, _COCO, _STREETS, _DEFECTS)).split(","), start=1)
 }
 """Global id of each class name, 1 and up, in an order that only ever grows at its end."""
 
