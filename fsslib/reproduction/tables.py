@@ -123,7 +123,7 @@ def differences(runs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, st
             (
                 f"{label} minus {baseline}",
                 *(
-                    f"{paired[d]}" + (f", p {corrected[d]:.3f}" if d in corrected else "") if d in paired else "–"
+                    f"{paired[d]}" + (f", {_p(corrected[d])}" if d in corrected else "") if d in paired else "–"
                     for d in DOMAINS
                 ),
             )
@@ -134,6 +134,10 @@ def differences(runs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, st
         tuple(rows),
         "Points of mIoU with Student's 95 % interval; p values are Holm-corrected over the four domains.",
     )
+
+
+def _p(value: float) -> str:
+    return f"p {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
