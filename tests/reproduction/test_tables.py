@@ -46,7 +46,7 @@ def test_scores_are_grouped_by_label_and_domain():
 
 def test_differences_are_paired():
     row = toy_differences(RUNS).rows[0]
-    assert row[1].startswith("+1.0 [+1.0, +1.0] (n=12), p 0.0")
+    assert row[1].startswith("+1.0 [+1.0, +1.0] (n=12), p < 0.001")
     assert row[3].startswith("+0.0")
     assert row[2] == "–"
 
