@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "episodes": "Episode EpisodeManifest EpisodeRow EpisodeSet EpisodeStream LabelledImages TaggedImages VOID",
-    "metrics": "FewShotMeter PROTOCOLS Protocol Score",
+    "metrics": "FewShotMeter PROTOCOLS Protocol Score SegmentationMeter SegmentationScore",
     "blocks.backbones": "build_backbone",
     "blocks.contrast": "prototype_contrastive_loss prototype_segmentation_loss",
     "blocks.memory": "MetaMemory feature_statistics orthogonality_loss restyle",
@@ -23,12 +23,13 @@ _HOME = {
     "methods.prototype": "PrototypeNetwork",
     "methods.rtd": "RememberTheDifference photometric_twin",
     "methods.sg_one": "SGOne",
+    "methods.pixda": "PixDA",
     "data": "open_task",
     "data.toyworld": "ToyWorld",
     "data.pascal": "PascalVOC",
     "training.recipe": "Recipe",
     "training.fit": "fit",
-    "training.evaluate": "evaluate",
+    "training.evaluate": "evaluate evaluate_best",
     "training.checkpoint": "load_checkpoint save_checkpoint",
     "reproduction.statistics": "holm paired_difference student_interval",
     "reproduction.config": "RunConfig",

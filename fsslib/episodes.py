@@ -12,6 +12,7 @@ import hashlib
 import os
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -257,7 +258,7 @@ class SegmentationSource(Protocol):
     def images(self, ids: Sequence[str]) -> LabelledImages: ...
 
 
-def _draw(rng: random.Random, items: Sequence, count: int) -> list:
+def draw(rng: random.Random, items: Sequence, count: int) -> list:
     """`count` distinct items in random order, from `random()` alone: the only draw Python promises never to change."""
     pool = list(items)
     for i in range(count):
@@ -272,10 +273,16 @@ def class_schedule(classes: Sequence[int], episodes: int, ways: int, rng: random
         raise ValueError(f"{ways}-way episodes need at least {ways} classes; {len(classes)} are given.")
     schedule = []
     while len(schedule) < episodes:
-        for lead in _draw(rng, classes, len(classes)):
-            others = _draw(rng, [c for c in classes if c != lead], ways - 1)
-            schedule.append(tuple(_draw(rng, [lead, *others], ways)))
+        for lead in draw(rng, classes, len(classes)):
+            others = draw(rng, [c for c in classes if c != lead], ways - 1)
+            schedule.append(tuple(draw(rng, [lead, *others], ways)))
     return schedule[:episodes]
+
+
+def largest_group(images: Sequence[str], groups: Mapping[str, str]) -> tuple[str, int]:
+    """The group with most of these images, and how many images are outside it: its queries have no other supports."""
+    ((group, inside),) = Counter(groups[i] for i in images).most_common(1)
+    return group, len(images) - inside
 
 
 def sample_rows(
@@ -287,13 +294,18 @@ def sample_rows(
     shots: int = 1,
     seed: str = "0",
     presence_probability: float = 1.0,
+    groups: Mapping[str, str] | None = None,
 ) -> list[EpisodeRow]:
     """Episodes over a finite image set: K distinct supports per way, the query never among the supports of any way.
 
     With probability `presence_probability` the query is an image of one of its ways (whether it holds the other ways
     too is up to the image); otherwise it holds none of them. Deterministic in `seed` on every platform.
 
-    Raises ValueError when a class has too few images for K supports and a query, naming the class and the count.
+    `groups` names the group of every image, such as its video: all supports then come from other groups than the
+    query, for neighbouring frames are nearly the same image.
+
+    Raises ValueError when a class has too few images for K supports and a query, naming the class and the count; with
+    groups, when a query from any of them would find fewer than K supports.
     """
     rng = random.Random(str(seed))
     for c in classes:
@@ -301,6 +313,13 @@ def sample_rows(
             raise ValueError(
                 f"Class {c} has {len(images_by_class.get(c, ()))} images; {shots}-shot episodes need {shots + 1}."
             )
+        if groups is not None:
+            group, outside = largest_group(images_by_class[c], groups)
+            if outside < shots:
+                raise ValueError(
+                    f"Class {c} has {outside} images outside the group {group!r}; {shots}-shot episodes with a query "
+                    f"from there need {shots}."
+                )
     everything = sorted({i for images in images_by_class.values() for i in images})
     rows = []
     for ids in class_schedule(classes, episodes, ways, rng):
@@ -312,7 +331,8 @@ def sample_rows(
             if not pool:
                 raise ValueError(f"Every image holds one of the classes {ids}: no query without them can be drawn.")
         query = pool[int(rng.random() * len(pool))]
-        supports = tuple(tuple(_draw(rng, [i for i in images_by_class[c] if i != query], shots)) for c in ids)
+        near = {query} if groups is None else {i for i in groups if groups[i] == groups[query]}
+        supports = tuple(tuple(draw(rng, [i for i in images_by_class[c] if i not in near], shots)) for c in ids)
         rows.append(EpisodeRow(query, ids, supports))
     return rows
 
@@ -350,6 +370,11 @@ class EpisodeSet:
 
     def __len__(self) -> int:
         return len(self.manifest.rows)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the manifest: equal hashes, equal questions."""
+        return self.manifest.sha256
 
     def batches(self, batch_size: int) -> Iterator[Episode]:
         """The manifest's episodes in order, `batch_size` at a time; the last batch may be smaller."""

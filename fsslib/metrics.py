@@ -1,11 +1,14 @@
-"""Scores of few-shot segmentation from integer pixel counts: mIoU over classes, FB-IoU, exact ratio; named protocols.
+"""Scores of segmentation from integer pixel counts: for the ways of episodes, and for a fixed list of classes.
 
-The field's mIoU sums intersections and unions of a class over *all* its episodes, divides once, and averages over the
-classes. A mean of per-episode IoUs, a background counted as a class, or classes pooled in one bin give other numbers
-under the same name; notebook 00 shows how far apart they lie.
+`FewShotMeter`: mIoU over classes, FB-IoU and exact ratio, under named protocols. Few-shot segmentation's mIoU sums
+intersections and unions of a class over *all* its episodes, divides once, and averages over the classes. A mean of
+per-episode IoUs, a background counted as a class, or classes pooled in one bin give other numbers under the same name;
+notebook 00 shows how far apart they lie.
+
+`SegmentationMeter`: the mIoU and pixel accuracy of semantic segmentation, from one confusion matrix over all images.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -147,7 +150,7 @@ class FewShotMeter:
             exact_ratio=self.exact.double().mean().item(),
         )
 
-    def all_foreground(self) -> float:
+    def without_looking(self) -> float:
         """The mIoU of marking every pixel for each way of the same episodes: the floor under any score."""
         if not len(self.binary):
             raise ValueError("The meter has seen no episode.")
@@ -155,3 +158,111 @@ class FewShotMeter:
         pixels, truth = self.binary.sum(1)[episode], true_positive + false_negative
         shares = [(truth[class_id == c].sum() / pixels[class_id == c].sum()).item() for c in class_id.unique()]
         return sum(shares) / len(shares)
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """What `SegmentationMeter.compute` returns; all ratios are in [0, 1]."""
+
+    miou: float
+    per_class: dict[str | int, float | None]
+    pixel_accuracy: float
+    images: int
+
+    @property
+    def never_seen(self) -> tuple[str | int, ...]:
+        """Classes that no labelled pixel shows: their IoU is None and `miou` leaves them out."""
+        return tuple(c for c, iou in self.per_class.items() if iou is None)
+
+
+class SegmentationMeter:
+    """Counts the pixels of a segmenter with a fixed list of classes, in int64, and turns the counts into scores.
+
+    `classes` are the names by number, 0 to C-1, or just C; `per_class` has the names, else the numbers, as its keys.
+
+    `confusion` [C, C] has a row for each true class and a column for each predicted one. `images` [N, C, 3] has the TP,
+    true and predicted pixels of each class in each image, in the order seen: what intervals over images need. Void
+    pixels (255 in the labels) are in neither.
+
+    A class's IoU is TP / (true + predicted - TP) over all images together. The mean goes over the classes that are in
+    the truth of any image, as in PixDA's evaluation; a class that is only predicted has no IoU of its own, and its
+    pixels are missed by the classes they belong to.
+    """
+
+    def __init__(self, classes: Mapping[int, str] | int):
+        numbered = dict(enumerate(range(classes))) if isinstance(classes, int) else dict(classes)
+        if not numbered or sorted(numbered) != list(range(len(numbered))):
+            raise ValueError(f"Classes are numbered 0 .. C-1, at least one; found {sorted(numbered)}.")
+        if len(set(numbered.values())) < len(numbered):
+            raise ValueError(f"Two classes have the same name: {', '.join(map(str, numbered.values()))}.")
+        self.class_names: tuple[str | int, ...] = tuple(numbered[c] for c in range(len(numbered)))
+        self.confusion = torch.zeros(len(numbered), len(numbered), dtype=torch.int64)
+        self.images = torch.zeros(0, len(numbered), 3, dtype=torch.int64)
+
+    def update(self, prediction: Int[Tensor, "B H W"], labels: Int[Tensor, "B H W"]) -> None:
+        """Add a batch of any size. Raises ValueError for a prediction outside 0 .. C-1, also on void, and for labels
+        that are neither that nor void.
+        """
+        if prediction.shape != labels.shape:
+            raise ValueError(f"Prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape.")
+        batch, count = len(labels), len(self.class_names)
+        valid = labels != VOID
+        for what, values in (("Predictions", prediction), ("Labels", labels[valid])):
+            if values.numel() and not 0 <= values.min() <= values.max() < count:
+                low, high = (v.item() for v in values.aminmax())
+                void = f", or {VOID} for void" if what == "Labels" else ""
+                raise ValueError(f"{what} must lie in 0..{count - 1}{void}; found {low}..{high}.")
+        image = torch.arange(batch, device=labels.device)[:, None, None].expand_as(labels)
+        cell = (image * count + labels) * count + prediction
+        confusion = torch.bincount(cell[valid], minlength=batch * count**2).view(batch, count, count).cpu()
+        self.confusion = self.confusion + confusion.sum(0)
+        counts = (confusion.diagonal(dim1=1, dim2=2), confusion.sum(2), confusion.sum(1))
+        self.images = torch.cat([self.images, torch.stack(counts, -1)])
+
+    def __add__(self, other: "SegmentationMeter") -> "SegmentationMeter":
+        """The meter that saw the images of both, other's after self's. Raises ValueError for other classes."""
+        if self.class_names != other.class_names:
+            raise ValueError(f"Meters of other classes: {list(self.class_names)} and {list(other.class_names)}.")
+        merged = SegmentationMeter(dict(enumerate(self.class_names)))
+        merged.confusion = self.confusion + other.confusion
+        merged.images = torch.cat([self.images, other.images])
+        return merged
+
+    def _ious(self) -> list[float | None]:
+        if not self.confusion.any():
+            raise ValueError(f"The meter has seen no labelled pixel ({len(self.images)} images).")
+        true_positive, true, predicted = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
+        rows = torch.stack([true_positive, true, predicted], 1).tolist()
+        return [tp / (true + predicted - tp) if true else None for tp, true, predicted in rows]
+
+    def compute(self) -> SegmentationScore:
+        """The scores so far. Raises ValueError when no labelled pixel was seen, rather than returning a number."""
+        ious = self._ious()
+        return SegmentationScore(
+            miou=self.miou_of(range(len(ious))),
+            per_class=dict(zip(self.class_names, ious, strict=True)),
+            pixel_accuracy=self.confusion.trace().item() / self.confusion.sum().item(),
+            images=len(self.images),
+        )
+
+    def miou_of(self, class_ids: Iterable[int]) -> float:
+        """The mean IoU of some classes, by number: those of them that are in the truth.
+
+        The decision was still among all C classes: a pixel given to a class outside the subset counts as missed, as in
+        the 16- and 13-class views that benchmarks take of 19 classes. Raises ValueError for an unknown number, and when
+        none of the classes is in the truth.
+        """
+        chosen, ious = sorted(set(class_ids)), self._ious()
+        if unknown := [c for c in chosen if c not in range(len(ious))]:
+            raise ValueError(f"Classes {unknown} are not among the meter's 0..{len(ious) - 1}.")
+        seen = [ious[c] for c in chosen if ious[c] is not None]
+        if not seen:
+            raise ValueError(f"No labelled pixel shows any of {[self.class_names[c] for c in chosen]}: no mean IoU.")
+        return sum(seen) / len(seen)
+
+    def without_looking(self) -> float:
+        """The mIoU of naming the most common class everywhere in the same images: the floor under any score."""
+        true = self.confusion.sum(1)
+        if not true.any():
+            raise ValueError(f"The meter has seen no labelled pixel ({len(self.images)} images).")
+        return (true.max() / true.sum() / (true > 0).sum()).item()

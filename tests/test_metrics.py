@@ -1,4 +1,4 @@
-"""The meter against golden values and a NumPy oracle."""
+"""The meters against golden values and NumPy oracles."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from fsslib.episodes import VOID
-from fsslib.metrics import FewShotMeter, protocol_named
+from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
 
 GOLDEN = [(0, 50, 50, 0, 300), (0, 1, 0, 9, 390), (1, 30, 10, 20, 340)]
 """Class, TP, FP, FN, TN of three episodes of 400 pixels."""
@@ -139,10 +139,10 @@ def test_the_floor_is_the_score_of_marking_everything():
     meter, marked = FewShotMeter([4, 6]), FewShotMeter([4, 6])
     meter.update(torch.zeros_like(labels), labels, ids)
     marked.update(everything, labels, ids)
-    assert meter.all_foreground() == pytest.approx(marked.compute().miou)
-    assert meter.all_foreground() == pytest.approx((3 / 7 + 1 / 2) / 2)
+    assert meter.without_looking() == pytest.approx(marked.compute().miou)
+    assert meter.without_looking() == pytest.approx((3 / 7 + 1 / 2) / 2)
     with pytest.raises(ValueError, match="no episode"):
-        FewShotMeter([1]).all_foreground()
+        FewShotMeter([1]).without_looking()
 
 
 def test_errors_say_what_was_found():
@@ -158,3 +158,168 @@ def test_errors_say_what_was_found():
         meter.update(zeros[:, :1], zeros, torch.tensor([[1]]))
     with pytest.raises(ValueError, match="toy, square"):
         protocol_named("pfnet")
+
+
+# A fixed list of classes
+
+
+def segmentation_oracle(prediction, labels, count):
+    """IoU per class (None where the truth has none of it) and pixel accuracy, pixel by pixel in plain Python."""
+    both, true, predicted, right, total = *(np.zeros(count, dtype=int) for _ in range(3)), 0, 0
+    for p, y in zip(prediction.ravel(), labels.ravel()):
+        if y != VOID:
+            true[y] += 1
+            predicted[p] += 1
+            both[y] += p == y
+            right, total = right + (p == y), total + 1
+    ious = [both[c] / (true[c] + predicted[c] - both[c]) if true[c] else None for c in range(count)]
+    return ious, right / total
+
+
+def streets(seed, images, count, shape=(4, 5)):
+    rng = np.random.RandomState(seed)
+    prediction = rng.randint(0, count, (images, *shape))
+    labels = rng.choice([*range(count), VOID], (images, *shape))
+    labels[0, 0, 0] = rng.randint(count)
+    return prediction, labels
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 5), st.integers(1, 7), st.integers(1, 5))
+def test_segmentation_agrees_with_a_numpy_oracle_in_any_batch_size(seed, images, count, batch_size):
+    prediction, labels = streets(seed, images, count, shape=(3, 3))
+    meter = SegmentationMeter(count)
+    for start in range(0, images, batch_size):
+        batch = slice(start, start + batch_size)
+        meter.update(torch.from_numpy(prediction[batch]), torch.from_numpy(labels[batch]))
+    ious, accuracy = segmentation_oracle(prediction, labels, count)
+    score = meter.compute()
+    assert score.per_class == pytest.approx(dict(enumerate(ious)))
+    seen = [iou for iou in ious if iou is not None]
+    assert score.miou == pytest.approx(sum(seen) / len(seen))
+    assert score.pixel_accuracy == pytest.approx(accuracy)
+    assert score.images == images
+    assert score.never_seen == tuple(c for c in range(count) if ious[c] is None)
+    some = [c for c in range(count) if ious[c] is not None][:2]
+    assert meter.miou_of(some) == pytest.approx(np.mean([ious[c] for c in some]))
+
+
+def test_the_confusion_matrix_and_the_counts_of_each_image():
+    prediction, labels = streets(3, 4, 5)
+    meter = SegmentationMeter(5)
+    meter.update(torch.from_numpy(prediction), torch.from_numpy(labels))
+    valid = labels != VOID
+    expected = np.zeros((5, 5), dtype=int)
+    np.add.at(expected, (labels[valid], prediction[valid]), 1)
+    assert np.array_equal(meter.confusion.numpy(), expected)
+    assert meter.images.shape == (4, 5, 3)
+    for n in range(4):
+        for c in range(5):
+            own = labels[n] == c, (prediction[n] == c) & valid[n]
+            assert meter.images[n, c].tolist() == [(own[0] & own[1]).sum(), own[0].sum(), own[1].sum()]
+    assert torch.equal(meter.images.sum(0)[:, 1], meter.confusion.sum(1))
+    assert torch.equal(meter.images.sum(0)[:, 2], meter.confusion.sum(0))
+    assert meter.confusion.dtype == meter.images.dtype == torch.int64
+
+
+def test_segmentation_by_hand_with_names():
+    labels = torch.tensor([[[0, 0, 0, 1], [1, 1, VOID, VOID]]])
+    prediction = torch.tensor([[[0, 0, 2, 1], [1, 0, 2, 1]]])
+    meter = SegmentationMeter({0: "road", 1: "car", 2: "sky"})
+    meter.update(prediction, labels)
+    score = meter.compute()
+    # Road: 2 of 3 found, 1 false; car: 2 of 3 found. Sky is predicted but nowhere true, so it has no IoU.
+    assert score.per_class == {"road": 2 / 4, "car": 2 / 3, "sky": None}
+    assert score.miou == pytest.approx((2 / 4 + 2 / 3) / 2)
+    assert score.pixel_accuracy == pytest.approx(4 / 6)
+    assert score.never_seen == ("sky",)
+    assert meter.miou_of([1]) == pytest.approx(2 / 3)
+    assert meter.miou_of([1, 2]) == pytest.approx(2 / 3)
+
+
+def test_one_mean_over_all_images_is_not_a_mean_of_means():
+    meter = SegmentationMeter(2)
+    meter.update(torch.tensor([[[0, 0, 0, 0]], [[0, 0, 0, 1]]]), torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]]))
+    assert meter.compute().per_class == {0: 4 / 7, 1: 1 / 4}
+
+
+def test_void_changes_no_count_and_a_void_image_is_an_image():
+    prediction, labels = (torch.from_numpy(a) for a in streets(5, 2, 3))
+    meter, other = SegmentationMeter(3), SegmentationMeter(3)
+    meter.update(prediction, labels)
+    other.update(torch.where(labels == VOID, 2 - prediction, prediction), labels)
+    assert torch.equal(meter.confusion, other.confusion)
+    assert torch.equal(meter.images, other.images)
+    meter.update(prediction, torch.full_like(labels, VOID))
+    assert meter.compute().images == 4
+    assert meter.images[2:].sum() == 0
+    assert torch.equal(meter.confusion, other.confusion)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 4))
+def test_segmentation_meters_add_up(seed, first):
+    prediction, labels = (torch.from_numpy(a) for a in streets(seed, 5, 4))
+    whole, left, right = (SegmentationMeter({0: "a", 1: "b", 2: "c", 3: "d"}) for _ in range(3))
+    whole.update(prediction, labels)
+    left.update(prediction[:first], labels[:first])
+    right.update(prediction[first:], labels[first:])
+    merged = left + right
+    assert torch.equal(merged.confusion, whole.confusion)
+    assert torch.equal(merged.images, whole.images)
+    assert merged.compute() == whole.compute()
+    assert len(left.images) == first
+
+
+def test_the_floor_of_a_segmenter_is_the_score_of_the_commonest_class():
+    _, labels = streets(8, 3, 4)
+    labels[labels == 3] = VOID
+    commonest = np.bincount(labels[labels != VOID]).argmax()
+    meter, blind = SegmentationMeter(4), SegmentationMeter(4)
+    meter.update(torch.from_numpy(np.where(labels == VOID, 0, labels)), torch.from_numpy(labels))
+    blind.update(torch.full(labels.shape, int(commonest)), torch.from_numpy(labels))
+    assert meter.compute().miou == 1
+    assert meter.without_looking() == pytest.approx(blind.compute().miou)
+    with pytest.raises(ValueError, match="no labelled pixel"):
+        SegmentationMeter(4).without_looking()
+
+
+def test_segmentation_counts_are_exact_beyond_float32():
+    labels = torch.zeros(1, 4100, 4100, dtype=torch.int64)
+    meter = SegmentationMeter(1)
+    meter.update(labels, labels)
+    meter.update(labels[:, :1, :1], labels[:, :1, :1])
+    assert meter.confusion.item() == 4100 * 4100 + 1 > 2**24
+
+
+def test_segmentation_errors_say_what_was_found():
+    meter = SegmentationMeter(3)
+    zeros = torch.zeros(1, 2, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"no labelled pixel \(0 images\)"):
+        meter.compute()
+    meter.update(zeros, zeros + VOID)
+    with pytest.raises(ValueError, match=r"no labelled pixel \(1 images\)"):
+        meter.miou_of([0])
+    with pytest.raises(ValueError, match=r"Predictions must lie in 0\.\.2; found 0\.\.3"):
+        meter.update(torch.tensor([[[0, 3], [0, 0]]]), zeros)
+    with pytest.raises(ValueError, match=r"Predictions must lie in 0\.\.2; found 0\.\.255"):
+        meter.update(torch.tensor([[[0, VOID], [0, 0]]]), torch.tensor([[[0, VOID], [0, 0]]]))
+    with pytest.raises(ValueError, match=r"Labels must lie in 0\.\.2, or 255 for void; found -1\.\.0"):
+        meter.update(zeros, torch.tensor([[[0, VOID], [-1, 0]]]))
+    with pytest.raises((ValueError, TypeCheckError), match=r"shape|labels"):
+        meter.update(zeros[:, :1], zeros)
+    assert len(meter.images) == 1, "a refused batch leaves no trace"
+    meter.update(zeros, zeros)
+    with pytest.raises(ValueError, match=r"\[3, 7\] are not among the meter's 0\.\.2"):
+        meter.miou_of([0, 7, 3])
+    with pytest.raises(ValueError, match=r"any of \[1, 2\]: no mean IoU"):
+        meter.miou_of([1, 2])
+    with pytest.raises(ValueError, match=r"other classes: \[0, 1, 2\] and \[0, 1\]"):
+        meter + SegmentationMeter(2)
+    for classes, message in (
+        ({1: "a", 2: "b"}, r"found \[1, 2\]"),
+        (0, "at least one"),
+        ({0: "a", 1: "a"}, "same name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SegmentationMeter(classes)

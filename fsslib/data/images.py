@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from fsslib.episodes import VOID, Episode, EpisodeRow, sample_rows
+from fsslib.episodes import VOID, Episode, EpisodeRow, largest_group, sample_rows
 
 MINIMUM_SHARE = 0.02
 """Share of an image that a class must cover for the image to be drawn as its support or query.
@@ -147,6 +147,9 @@ class LabelledImageSet:
     size. Ids are kept sorted, so episodes do not depend on the order of list files. Decoded and resized images stay in
     memory (see CACHE_BYTES), shared with the subsets made from this set. With `keep_originals` episodes carry the
     queries' label maps at their own size.
+
+    `group_of` names the group of an image by its id, for sets whose images are not independent, such as frames of
+    videos: an episode's supports then come from other groups than its query.
     """
 
     def __init__(
@@ -159,9 +162,10 @@ class LabelledImageSet:
         domain: str,
         size: int,
         keep_originals: bool = False,
+        group_of: Callable[[str], str] | None = None,
     ):
         self.name, self.domain, self.class_names = name, domain, dict(class_names)
-        self.size, self.keep_originals = size, keep_originals
+        self.size, self.keep_originals, self.group_of = size, keep_originals, group_of
         self._load = load
         self._cache: dict[str, _Prepared] = {}
         self._set_contents(contents)
@@ -171,6 +175,7 @@ class LabelledImageSet:
         self.images_by_class = {
             c: tuple(i for i, classes in self.contents.items() if c in classes.large) for c in self.class_names
         }
+        self._groups = None if self.group_of is None else {i: self.group_of(i) for i in self.contents}
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -214,7 +219,8 @@ class LabelledImageSet:
         """Rows over the images that show their class large enough; see `fsslib.episodes.sample_rows`.
 
         When ways may be absent, an image with only a scrap of one of `classes` is neither a query that holds it nor one
-        that lacks it: such images are left out. Raises DataError for an unknown class or one with too few images.
+        that lacks it: such images are left out. Raises DataError for an unknown class or one with too few images, in
+        all or outside the group that has most.
         """
         if unknown := [c for c in classes if c not in self.class_names]:
             known = ", ".join(f"{c} {name}" for c, name in self.class_names.items())
@@ -230,8 +236,24 @@ class LabelledImageSet:
                     f"large enough; these {len(self)} images of {self.name} have {len(images[c])}. Ask for fewer "
                     "shots, leave the class out, or add images."
                 )
+            if self._groups is not None:
+                group, outside = largest_group(images[c], self._groups)
+                if outside < shots:
+                    raise DataError(
+                        f"A query's supports come from other groups than itself. {shots}-shot episodes of class {c} "
+                        f"({self.class_names[c]}) with a query from {group!r} need {shots} images of other groups of "
+                        f"{self.name} that show it large enough; there are {outside}. Ask for fewer shots, leave the "
+                        "class out, or add images of other groups."
+                    )
         return sample_rows(
-            images, classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=presence_probability
+            images,
+            classes,
+            episodes,
+            ways=ways,
+            shots=shots,
+            seed=seed,
+            presence_probability=presence_probability,
+            groups=self._groups,
         )
 
     def episode(self, rows: Sequence[EpisodeRow]) -> Episode:
@@ -304,6 +326,50 @@ class LabelledImageSet:
         if len(self._cache) * 4 * self.size**2 < CACHE_BYTES:
             self._cache[image_id] = prepared
         return prepared
+
+
+def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> LabelledImageSet:
+    """One set over the images of several; each image's id is the name of its set, a slash and its id there.
+
+    Classes with one id are one class. Each set labels only the classes it has: objects of another's are background in
+    its images. What counts as large, and the groups, are as in the sets; an image without a group is its own.
+
+    Raises ValueError for sets with the same name or of different sizes, and for an id that means different classes.
+    """
+    settings = {(images.size, images.keep_originals) for images in sets}
+    if len(settings) != 1:
+        raise ValueError(f"Joined sets need one size and keep_originals; found {sorted(settings)}.")
+    ((size, keep_originals),) = settings
+    class_names: dict[int, str] = {}
+    for images in sets:
+        for c, class_name in images.class_names.items():
+            if class_names.setdefault(c, class_name) != class_name:
+                raise ValueError(
+                    f"Class {c} is {class_names[c]!r} in one set and {class_name!r} in {images.name}: joined sets "
+                    "share the ids of fsslib.data.names."
+                )
+    origins = {f"{images.name}/{i}": (images, i) for images in sets for i in images.ids}
+    if len(origins) < sum(map(len, sets)):
+        raise ValueError(f"Joined sets need different names; found {', '.join(images.name for images in sets)}.")
+
+    def load(image_id: str) -> tuple[Tensor, Tensor]:
+        images, own_id = origins[image_id]
+        return images._load(own_id)
+
+    def group_of(image_id: str) -> str:
+        images, own_id = origins[image_id]
+        return image_id if images.group_of is None else f"{images.name}/{images.group_of(own_id)}"
+
+    return LabelledImageSet(
+        {image_id: images.contents[own_id] for image_id, (images, own_id) in origins.items()},
+        load,
+        dict(sorted(class_names.items())),
+        name=name,
+        domain=domain,
+        size=size,
+        keep_originals=keep_originals,
+        group_of=group_of if any(images.group_of for images in sets) else None,
+    )
 
 
 def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tuple[int, ...]) -> str:

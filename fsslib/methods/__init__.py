@@ -6,11 +6,17 @@ from typing import Any
 
 from fsslib.blocks.backbones import build_backbone
 from fsslib.methods.base import Method
+from fsslib.methods.pixda import PixDA
 from fsslib.methods.prototype import PrototypeNetwork
 from fsslib.methods.rtd import RememberTheDifference
 from fsslib.methods.sg_one import SGOne
 
-METHODS: dict[str, type[Method]] = {"prototype": PrototypeNetwork, "sg_one": SGOne, "rtd": RememberTheDifference}
+METHODS: dict[str, type[Method]] = {
+    "prototype": PrototypeNetwork,
+    "sg_one": SGOne,
+    "rtd": RememberTheDifference,
+    "pixda": PixDA,
+}
 
 
 def build_method(name: str, *, backbone: str = "tiny", weights: str | Path = "none", **options: Any) -> Method:

@@ -31,9 +31,9 @@ class TrainingDiverged(FloatingPointError):
 class Method(nn.Module):
     """Base of all methods. A subclass defines `forward`; everything else has a sound default to override.
 
-    The training loop calls, in this order: `prepare` once, then per step `training_step` and `after_step`; evaluation
-    calls `predict`. What a method remembers between steps (banks, queues, kept lists) is a fixed-size tensor in its
-    state dict, so that it saves, resumes and loads with `weights_only=True`.
+    The training loop calls, in this order: `prepare` once, then per step `draw_batch`, `training_step` and
+    `after_step`; evaluation calls `predict`. What a method remembers between steps (banks, queues, kept lists) is a
+    fixed-size tensor in its state dict, so that it saves, resumes and loads with `weights_only=True`.
     """
 
     compute_dtype: torch.dtype = torch.float32
@@ -65,6 +65,10 @@ class Method(nn.Module):
 
     def prepare(self, classes: Sequence[int]) -> None:
         """Told once before training: the ordered table of training classes. Default: nothing to do."""
+
+    def draw_batch(self, stream: Any, step: int) -> Any:
+        """The batch of a step. Default: the stream's; a method that selects its images asks for those it kept."""
+        return stream.batch(step)
 
     def training_step(self, batch: Any, optimizers: Optimizers) -> dict[str, float]:
         """One update on one batch; returns what to log.

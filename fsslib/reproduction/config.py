@@ -9,9 +9,8 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -26,6 +25,9 @@ from pydantic import (
 )
 
 from fsslib import paths
+
+if TYPE_CHECKING:
+    from fsslib.data import DataSet
 
 
 class ConfigError(ValueError):
@@ -48,6 +50,8 @@ def _scalar(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 
+_CAME_LATER = {"recipe"}
+
 
 class RunConfig(BaseModel):
     """Everything that decides the outcome of one run, and nothing else but where it runs and where its files go."""
@@ -64,6 +68,7 @@ class RunConfig(BaseModel):
         description="Weights the backbone starts from: none (random), imagenet, or a file; auto: the shipped ones, "
         "trained on the fold's base classes, for tiny on toy, else none.",
     )
+    recipe: str = Field("", description="How it is trained: a recipe's name or YAML file; empty: the method's own.")
     data: str = Field("toy", description="The data set: a name out of fsslib.data.")
     source: str = Field("photo", description="The domain that is trained in.")
     targets: Names = Field(
@@ -71,12 +76,12 @@ class RunConfig(BaseModel):
     )
     fold: int = Field(0, description="The fold whose classes are held out for the test.")
     ways: int = Field(1, ge=1, description="Classes asked for in one episode.")
-    shots: int = Field(1, ge=1, description="Labelled example images per class.")
-    image_size: int = Field(64, ge=16, description="Side of the square images, in pixels.")
+    shots: int = Field(1, ge=1, description="Labelled example images per class; per city in domain adaptation.")
+    image_size: int = Field(64, ge=16, description="Side of the square images, in pixels; the height of streets.")
     steps: int = Field(300, ge=0, description="Training steps; 0 tests the untrained network.")
-    batch_size: int = Field(8, ge=1, description="Episodes per training step.")
+    batch_size: int = Field(8, ge=1, description="Episodes per training step, or images of each domain.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
-    episodes: int = Field(500, ge=1, description="Test episodes per domain.")
+    episodes: int = Field(500, ge=1, description="Test episodes per domain, or test images.")
     protocol: str = Field("toy", description="The rules of scoring: a name out of fsslib.metrics.PROTOCOLS.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights and of the training episodes.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
@@ -109,11 +114,12 @@ class RunConfig(BaseModel):
         facts = _data_set(self.data)
         if self.fold not in facts.folds:
             raise ValueError(f"unknown fold {self.fold} of {self.data}; there are {', '.join(map(str, facts.folds))}")
-        if self.data == "pascal_all" and self.steps:
-            raise ValueError(f"pascal_all leaves no class to train on, found steps {self.steps}; give steps 0")
-        for domain in (self.source, *self.targets):
-            if domain not in facts.domains:
-                raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {', '.join(facts.domains)}")
+        if self.steps and not facts.trainable:
+            raise ValueError(f"{self.data} leaves no class to train on, found steps {self.steps}; give steps 0")
+        for domain, known in ((self.source, facts.sources), *((target, facts.targets) for target in self.targets)):
+            if domain not in known:
+                there = ", ".join(known) or "no domain beside its source"
+                raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {there}")
         if len({self.source, *self.targets}) <= len(self.targets):
             raise ValueError(
                 f"the source and the targets must differ, found source {self.source!r} and targets "
@@ -130,8 +136,12 @@ class RunConfig(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Hash of all that can change a number: every parameter but `output` and `device`, as canonical JSON."""
+        """Hash of all that can change a number: every parameter but `output` and `device`, as canonical JSON.
+
+        A parameter that came later counts only where it is set, so that the hashes of earlier results stay theirs.
+        """
         content = self.model_dump(mode="json", exclude={"output", "device"})
+        content = {name: value for name, value in content.items() if value or name not in _CAME_LATER}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
@@ -167,8 +177,8 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     if problems:
         raise ConfigError("\n".join(problems))
     try:
-        if "data" in typed and "targets" not in typed:
-            typed["targets"] = _data_set(typed["data"]).targets
+        if typed.get("data") in _known("data") and "targets" not in typed:
+            typed["targets"] = _data_set(typed["data"]).default_targets
         return RunConfig(**typed)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error))) from error
@@ -238,21 +248,7 @@ def _known(field: str) -> Iterable[str]:
     return known
 
 
-@dataclass(frozen=True)
-class _DataSet:
-    folds: tuple[int, ...]
-    domains: tuple[str, ...]
-    targets: tuple[str, ...]
+def _data_set(name: str) -> "DataSet":
+    from fsslib.data import DATA_SETS
 
-
-def _data_set(name: str) -> _DataSet:
-    """The folds and domains a data set offers, and the domains to test in when none are named."""
-    if name == "pascal_all":
-        return _DataSet((0,), ("photo",), ())
-    if name == "pascal":
-        from fsslib.data.pascal import FOLDS
-
-        return _DataSet(tuple(range(len(FOLDS))), ("photo",), ())
-    from fsslib.data import toyworld as toy
-
-    return _DataSet((*toy.TEST_FOLDS, toy.DEVELOPMENT_FOLD), tuple(toy.DOMAINS), toy.TARGET_DOMAINS)
+    return DATA_SETS[name]

@@ -139,4 +139,4 @@ def _row(path: Path) -> dict[str, Any]:
         "seconds": result["seconds"],
         "peak_memory_bytes": result["peak_memory_bytes"],
         "environment": result["environment"],
-    }
+    } | ({"best": result["best"]} if result.get("best") else {})

@@ -13,15 +13,19 @@ import numpy as np
 import torch
 
 from fsslib.blocks.backbones import tensors_sha256
-from fsslib.data import FewShotTask
+from fsslib.data import AdaptationTask, FewShotTask
+from fsslib.data.streams import ImageSet
 from fsslib.episodes import EpisodeSet, write_atomically
 from fsslib.methods.base import Method
-from fsslib.metrics import FewShotMeter
+from fsslib.metrics import FewShotMeter, SegmentationMeter
 from fsslib.reproduction import environment
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.result import FILE, SCHEMA_VERSION, read_result
-from fsslib.training.evaluate import mark_every_object
+from fsslib.training.evaluate import Best, mark_every_object
 from fsslib.training.fit import History
+
+Exam = EpisodeSet | ImageSet
+Meter = FewShotMeter | SegmentationMeter
 
 LOSSES = "metrics.csv"
 TAIL = 50
@@ -31,19 +35,21 @@ TAIL = 50
 def write_result(
     config: RunConfig,
     *,
-    task: FewShotTask,
+    task: FewShotTask | AdaptationTask,
     method: Method,
     history: History,
-    exams: Mapping[str, EpisodeSet],
-    meters: Mapping[str, FewShotMeter],
+    exams: Mapping[str, Exam],
+    meters: Mapping[str, Meter],
     device: str,
     seconds: float,
+    best: Best | None = None,
 ) -> Path:
     """Write a finished run's files to `config.folder`, `result.json` last, and return its path.
 
-    `exams` and `meters` hold, by domain, the test episodes and the counts that were taken on them; `seconds` is the
-    whole run's wall time so far (training's own, which outlives interruptions, is in `history`). Beside it go
-    `metrics.csv` with the losses of every step and `counts-DOMAIN.npz` with the meters' counts, named by their hashes.
+    `exams` and `meters` hold, by domain, the questions and the counts that were taken on them, `best` those of the
+    weights that were best on held-out source images, where there are such; `seconds` is the whole run's wall time so
+    far (training's own, which outlives interruptions, is in `history`). Beside it go `metrics.csv` with the losses of
+    every step and `counts-DOMAIN.npz` with the meters' counts, named by their hashes.
     """
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,12 +59,13 @@ def write_result(
         "run_id": config.run_id,
         "config": config.model_dump(mode="json", exclude={"output"}),
         "config_sha256": config.sha256,
-        "classes": {
-            "train": [task.train.class_names[c] for c in task.train_classes],
-            "test": [exams[config.source].source.class_names[c] for c in task.test_classes],
-        },
+        "classes": _classes(task),
         "scores": {domain: _score(folder, domain, exams[domain], meter) for domain, meter in meters.items()},
-        "floors": _floors(exams[config.source], meters[config.source]),
+        "best": None if best is None else _best(best, exams),
+        "floors": {
+            "by_domain": {domain: meter.without_looking() for domain, meter in meters.items()},
+            **_floors(exams[config.source], meters[config.source]),
+        },
         "training": {
             "steps": len(history.rows),
             "seconds": round(history.seconds, 2),
@@ -80,42 +87,69 @@ def write_result(
     return folder / FILE
 
 
-def read_meter(path: Path | str, domain: str) -> FewShotMeter:
-    """A domain's counts, episode by episode, from the file beside a result. Raises ValueError when it was changed."""
+def read_meter(path: Path | str, domain: str) -> Meter:
+    """A domain's counts, question by question, from the file beside a result. Raises ValueError if it was changed."""
     stated = read_result(path)["scores"][domain]["counts"]
     file = Path(path).parent / stated["file"]
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != stated["sha256"]:
         raise ValueError(f"{file} is not the file that {path} was written with: restore it, or repeat the run.")
     with np.load(io.BytesIO(data), allow_pickle=False) as counts:
-        meter = FewShotMeter(counts["class_ids"].tolist())
-        meter.ways, meter.binary, meter.exact = (torch.from_numpy(counts[k]) for k in ("ways", "binary", "exact"))
+        arrays = {name: torch.from_numpy(counts[name]) for name in counts.files if name not in ("class_ids", "names")}
+        if "confusion" in arrays:
+            meter = SegmentationMeter(dict(enumerate(counts["names"].tolist())))
+        else:
+            meter = FewShotMeter(counts["class_ids"].tolist())
+    for name, values in arrays.items():
+        setattr(meter, name, values)
     return meter
 
 
-def _score(folder: Path, domain: str, exam: EpisodeSet, meter: FewShotMeter) -> dict[str, Any]:
-    """One domain's scores, by class name, with the hashes of its episodes and of its counts, written here."""
+def _classes(task: FewShotTask | AdaptationTask) -> dict[str, Any]:
+    """The names that are learnt and those that are asked for; by domain where a domain has questions of its own."""
+    if isinstance(task, AdaptationTask):
+        return {"train": list(task.source.class_names.values()), "test": list(task.source.class_names.values())}
+    named = {domain: [images.class_names[c] for c in task.classes_in(domain)] for domain, images in task.tests.items()}
+    learnt = {"train": [task.train.class_names[c] for c in task.train_classes], "test": next(iter(named.values()))}
+    return learnt | ({"test_in": {d: named[d] for d in task.target_classes}} if task.target_classes else {})
+
+
+def _score(folder: Path, domain: str, exam: Exam, meter: Meter) -> dict[str, Any]:
+    """One domain's scores, by class name, with the hashes of its questions and of its counts, written here."""
     buffer = io.BytesIO()
-    arrays = {name: getattr(meter, name).numpy() for name in ("ways", "binary", "exact")}
-    np.savez_compressed(buffer, class_ids=np.array(meter.class_ids, dtype=np.int64), **arrays)
+    if isinstance(meter, SegmentationMeter):
+        arrays = {"confusion": meter.confusion, "images": meter.images}
+        named = {"names": np.array(meter.class_names)}
+    else:
+        arrays = {name: getattr(meter, name) for name in ("ways", "binary", "exact")}
+        named = {"class_ids": np.array(meter.class_ids, dtype=np.int64)}
+    np.savez_compressed(buffer, **named, **{name: values.numpy() for name, values in arrays.items()})
     file = folder / f"counts-{domain}.npz"
     file.write_bytes(buffer.getvalue())
-    score = meter.compute()
-    return {
-        "miou": score.miou,
-        "fb_iou": score.fb_iou,
-        "exact_ratio": score.exact_ratio,
-        "episodes": score.episodes,
-        "per_class": {exam.source.class_names[c]: iou for c, iou in score.per_class.items()},
-        "manifest_sha256": exam.manifest.sha256,
+    return _summary(exam, meter) | {
+        "manifest_sha256": exam.sha256,
         "counts": {"file": file.name, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()},
     }
 
 
-def _floors(exam: EpisodeSet, meter: FewShotMeter) -> dict[str, float | None]:
-    """What two answers that ignore the support would score in mIoU: everything marked, and every object marked."""
+def _summary(exam: Exam, meter: Meter) -> dict[str, Any]:
+    """The scores of some counts, classes by name."""
+    summary = asdict(meter.compute())
+    names = exam.source.class_names
+    return summary | {"per_class": {str(names.get(c, c)): iou for c, iou in summary["per_class"].items()}}
+
+
+def _best(best: Best, exams: Mapping[str, Exam]) -> dict[str, Any]:
+    scores = {domain: _summary(exams[domain], meter) for domain, meter in best.meters.items()}
+    return {"step": best.step, "held_out_loss": best.loss, "scores": scores}
+
+
+def _floors(exam: Exam, meter: Meter) -> dict[str, float | None]:
+    """What answers that ignore the support would score in the source: everything marked, every object marked."""
+    if isinstance(exam, ImageSet):
+        return {}
     objects = mark_every_object(exam)
-    return {"everything": meter.all_foreground(), "every_object": objects.compute().miou if objects else None}
+    return {"everything": meter.without_looking(), "every_object": objects.compute().miou if objects else None}
 
 
 def _losses(history: History) -> list[str]:

@@ -27,8 +27,16 @@ def config_of(path: Path | str) -> RunConfig:
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """The `scores` of a result as text, one line a domain, in percent."""
-    lines = [f"{'domain':12} {'mIoU':>6} {'FB-IoU':>7} {'exact':>6} {'episodes':>9}"]
+    lines = []
     for domain, score in scores.items():
-        values = (100 * score[key] for key in ("miou", "fb_iou", "exact_ratio"))
-        lines.append("{:12} {:6.1f} {:7.1f} {:6.1f} {:9d}".format(domain, *values, score["episodes"]))
+        columns = {title: key for title, key in _COLUMNS.items() if key in score}
+        counts = {title: key for title, key in _COUNTS.items() if key in score}
+        if not lines:
+            lines.append(f"{'domain':14}" + "".join(f"{title:>10}" for title in (*columns, *counts)))
+        values = [f"{100 * score[key]:10.1f}" for key in columns.values()]
+        lines.append(f"{domain:14}" + "".join(values) + "".join(f"{score[key]:10d}" for key in counts.values()))
     return "\n".join(lines)
+
+
+_COLUMNS = {"mIoU": "miou", "FB-IoU": "fb_iou", "exact": "exact_ratio", "accuracy": "pixel_accuracy"}
+_COUNTS = {"episodes": "episodes", "images": "images"}

@@ -4,7 +4,7 @@ Way 1 is crimson, way 2 blue, and so on (`MASK_COLOURS`); void is light grey; sc
 (`SCORE_MAP`). Functions named `show_...` return a matplotlib figure. In a notebook end the cell with `plt.show()`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,11 +17,30 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fsslib.data import pascal, toyworld
-from fsslib.episodes import VOID, Episode
+from fsslib.data.streams import ImageSet
+from fsslib.episodes import VOID, Episode, EpisodeSet, LabelledImages
+from fsslib.methods.base import Method
 from fsslib.training.fit import History
 
 MASK_COLOURS = ("#e4134f", "#1769e0", "#e88b00", "#00907d", "#8442d6")
 """Colour of way 1, 2, ...; the sixth way has the first colour again. Dark enough for text on white."""
+
+STREET_COLOURS = {
+    "road": "#8b6f9c",
+    "pavement": "#e08ad0",
+    "building": "#6f6f78",
+    "fence": "#c79a78",
+    "pole": "#f4f1ea",
+    "sign": "#f2c318",
+    "tree": "#5f9440",
+    "sky": "#6fb1dc",
+    "person": "#e4134f",
+    "pedestrian": "#e4134f",
+    "rider": "#8b1a1a",
+    "bicyclist": "#8b1a1a",
+    "car": "#1f3fb5",
+}
+"""Colours of the classes of streets, close to those that the field is used to."""
 
 VOID_COLOUR = "#e9e6df"
 INK = "#2b2b33"
@@ -122,6 +141,64 @@ def show_images(
     if scores is not None:
         _colour_bar(figure, list(axes.flat), limits)
     return figure
+
+
+def label_picture(labels: Int[Tensor, "H W"], class_names: Mapping[int, str]) -> Float[np.ndarray, "H W 3"]:
+    """A label map of streets in the colours of its classes; void is light grey. KeyError for a class without one."""
+    table = np.tile(np.array(to_rgb(VOID_COLOUR)), (VOID + 1, 1))
+    for number, name in class_names.items():
+        table[number] = to_rgb(STREET_COLOURS[name])
+    return table[labels.cpu().numpy()]
+
+
+def show_answers(
+    method: Method, exams: Mapping[str, EpisodeSet | ImageSet], *, count: int = 3, side: float | None = None
+) -> Figure:
+    """What a method says to the first `count` questions of each exam, a row each.
+
+    For episodes support, truth and prediction; for images with a fixed class list image, truth and prediction.
+    """
+    streets = any(isinstance(exam, ImageSet) for exam in exams.values())
+    height = side or (0.85 if streets else 1.2)
+    device = next(method.parameters()).device
+    was_training = method.training
+    method.eval()
+    rows = {}
+    for domain, exam in exams.items():
+        batch = next(exam.batches(count)).to(device)
+        says = method.predict(batch).labels
+        rows[domain] = (_street_row if streets else _episode_row)(exam, batch, says)
+    method.train(was_training)
+    columns = max(map(len, rows.values()))
+    ratio = next(iter(rows.values()))[0][1].shape[1] / next(iter(rows.values()))[0][1].shape[0]
+    size = (height * ratio * columns + 0.4, (height + 0.05) * len(rows) + 0.3)
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, dpi=DPI, layout="compressed", squeeze=False)
+    for (domain, row), line in zip(rows.items(), axes):
+        for ax, (title, picture) in zip(line, row):
+            _plain(ax).imshow(picture, interpolation="nearest")
+            if line is axes[0]:
+                ax.set_title(title, fontsize=9, color=INK, pad=4)
+        for ax in line[len(row) :]:
+            ax.set_axis_off()
+        line[0].set_ylabel(domain, fontsize=9, color=INK)
+    return figure
+
+
+def _episode_row(exam: EpisodeSet, episode: Episode, says: Tensor) -> list[tuple[str, np.ndarray]]:
+    row = []
+    for k in range(len(episode)):
+        row.append(("support", overlay(episode.support_images[k, 0, 0], episode.support_masks[k, 0, 0])))
+        row.append(("truth", overlay(episode.query_images[k], episode.query_labels[k])))
+        row.append(("prediction", overlay(episode.query_images[k], says[k])))
+    return row
+
+
+def _street_row(exam: ImageSet, batch: LabelledImages, says: Tensor) -> list[tuple[str, np.ndarray]]:
+    names, row = exam.source.class_names, []
+    for image, truth, answer in zip(batch.images, batch.labels, says):
+        row.append(("image", _pixels(image)))
+        row += [("truth", label_picture(truth, names)), ("prediction", label_picture(answer, names))]
+    return row
 
 
 def show_episode(

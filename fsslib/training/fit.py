@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fsslib.data.streams import ImageSet
 from fsslib.methods.base import Method, TrainingDiverged
 from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from fsslib.training.evaluate import mean_loss
 from fsslib.training.recipe import Recipe
 
 
@@ -32,10 +34,15 @@ class Stream(Protocol):
 
 @dataclass
 class History:
-    """What was logged: for every step its number over all phases, its phase and the method's values."""
+    """What was logged: for every step its number over all phases, its phase and the method's values.
+
+    `best` is there where images were held out: the step after which the loss on them was lowest, that loss, and the
+    method's state at that moment.
+    """
 
     rows: list[dict[str, int | float]] = field(default_factory=list)
     seconds: float = 0.0
+    best: dict[str, Any] | None = None
 
     def series(self, name: str) -> list[float]:
         """One value over the steps that have it, for instance `history.series("segmentation")`."""
@@ -54,6 +61,7 @@ def fit(
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 0,
     identity: str = "",
+    held_out: ImageSet | None = None,
     log_every: int = 100,
     progress: bool | None = None,
 ) -> History:
@@ -62,8 +70,9 @@ def fit(
     `data` maps the names that phases use to streams. `classes` is the ordered table of training classes. With
     `dtype=torch.bfloat16` forward passes run under autocast. With a `checkpoint` path the run continues from that file
     if it is there (and `identity` agrees), saves it every `checkpoint_every` steps (0: only at phase ends), at the end,
-    and when it is interrupted: the step under way is finished first, a second Ctrl-C stops at once. Progress is a bar
-    on a terminal, otherwise a line every `log_every` steps; `progress=False` is silent.
+    and when it is interrupted: the step under way is finished first, a second Ctrl-C stops at once. On images
+    `held_out` from the source the loss is taken as often; the method keeps its last weights, `History.best` the best
+    ones. Progress is a bar on a terminal, otherwise a line every `log_every` steps; `progress=False` is silent.
 
     Raises TrainingDiverged, before any weight is touched, when a loss is not a finite number; ValueError for a phase
     whose data is missing; CheckpointError for a checkpoint that cannot be used.
@@ -80,7 +89,7 @@ def fit(
     if checkpoint is not None and Path(checkpoint).exists():
         loaded = load_checkpoint(checkpoint, identity=identity)
         first_phase, first_step = loaded["phase"], loaded["step"]
-        history = History(loaded["history"], loaded["seconds"])
+        history = History(loaded["history"], loaded["seconds"], loaded.get("best"))
         _restore(method, loaded["method"], checkpoint)
 
     started = time.perf_counter() - history.seconds
@@ -108,7 +117,7 @@ def fit(
                     for group in optimizer.param_groups:
                         group["lr"] = group["base_lr"] * phase.schedule.factor(step, phase.steps)
                 overall = sum(p.steps for p in recipe.phases[:number]) + step
-                batch = data[phase.data].batch(overall)
+                batch = method.draw_batch(data[phase.data], overall)
                 try:
                     values = method.training_step(_to(batch, device), optimizers)
                 except TrainingDiverged as error:
@@ -128,11 +137,24 @@ def fit(
                     where = f"; it is saved in {checkpoint}, run the same again to go on" if checkpoint else ""
                     raise KeyboardInterrupt(f"Training stopped after step {overall + 1} of {total}{where}.")
                 if checkpoint_every and (step + 1) % checkpoint_every == 0 and step + 1 < phase.steps:
+                    _keep_best(history, method, held_out)
                     save(step + 1)
+            if begin < phase.steps:
+                _keep_best(history, method, held_out)
             save(phase.steps)
     report.close()
     history.seconds = time.perf_counter() - started
     return history
+
+
+def _keep_best(history: History, method: Method, held_out: ImageSet | None) -> None:
+    """Note the method's state if the loss on the held-out images is the lowest so far."""
+    if held_out is None:
+        return
+    loss = mean_loss(method, held_out)
+    if history.best is None or loss < history.best["loss"]:
+        state = {name: value.detach().clone() for name, value in method.state_dict().items()}
+        history.best = {"step": len(history.rows), "loss": loss, "state": state}
 
 
 def _to(batch: Any, device: torch.device) -> Any:
@@ -154,6 +176,7 @@ def _state(
         "rng": rng,
         "history": history.rows,
         "seconds": history.seconds,
+        "best": history.best,
     }
 
 

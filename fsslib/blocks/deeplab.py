@@ -1,0 +1,88 @@
+"""Segmenters for a fixed list of classes: a backbone, an atrous head and bilinear upsampling, DeepLab-V2's design.
+
+Chen, Papandreou, Kokkinos, Murphy, Yuille, "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous
+Convolution, and Fully Connected CRFs", TPAMI 2018, without the CRF; the segmenter of AdaptSegNet, PixDA and their kin.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fsslib.blocks.backbones import Backbone, build_backbone
+
+
+class AtrousHead(nn.Module):
+    """Class logits from several reaches at once: the sum of one 3x3 convolution with bias for each dilation.
+
+    Features [B, channels, h, w] to logits [B, num_classes, h, w]. The default dilations, ASPP-L of DeepLab-V2, are for
+    grids of 65 and more; on a grid smaller than a dilation that convolution sees its centre and padding, so take
+    (1, 2, 4, 8) or so there. Weights are drawn from N(0, 0.01), biases are 0.
+
+    AdaptSegNet's released head returns out of its loop and sums the first two convolutions only; PixDA's sums all.
+    """
+
+    def __init__(self, channels: int, num_classes: int, dilations: Sequence[int] = (6, 12, 18, 24)):
+        super().__init__()
+        if not dilations or min(dilations) < 1:
+            raise ValueError(f"dilations are one or more numbers from 1 on; found {tuple(dilations)}.")
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, 3, padding=dilation, dilation=dilation) for dilation in dilations
+        )
+        for branch in self.branches:
+            nn.init.normal_(branch.weight, std=0.01)
+            nn.init.zeros_(branch.bias)
+
+    def forward(self, features: Float[Tensor, "B channels h w"]) -> Float[Tensor, "B classes h w"]:
+        return sum(branch(features) for branch in self.branches)
+
+
+class DeepLab(nn.Module):
+    """A `backbone`, a `head` on its last stage and bilinear upsampling: RGB images in [0, 1] to logits of their size.
+
+    Images [B, 3, H, W] to logits [B, num_classes, H, W]; `dilations` as in `AtrousHead`. Upsampling is done with
+    align_corners=True, as in all of this family, and with the image padded at its right and lower edge to a multiple of
+    the stride plus one, as DeepLab's 321 and 513 pixels are: grid point k stands for pixel k * stride, the last one for
+    the last pixel. Without the padding the logits of a 64-pixel image are stretched, by up to 3 pixels at stride 4 and
+    up to 7 at stride 8, which thin things do not survive.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, *, dilations: Sequence[int] = (6, 12, 18, 24)):
+        super().__init__()
+        self.backbone = backbone
+        self.head = AtrousHead(backbone.channels[-1], num_classes, dilations)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B classes H W"]:
+        height, width = images.shape[-2:]
+        stride = self.backbone.strides[-1]
+        padded = F.pad(images, (0, (1 - width) % stride, 0, (1 - height) % stride), mode="replicate")
+        logits = self.head(self.backbone(padded)[-1])
+        logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=True)
+        return logits[:, :, :height, :width]
+
+
+def deeplab_v2_resnet101(num_classes: int, *, weights: str | Path = "none") -> DeepLab:
+    """DeepLab-V2 with ResNet-101 as PixDA and its relatives train it, in the layout of Caffe's ResNet.
+
+    It differs from `DeepLab(build_backbone("resnet101"), ...)` in what Caffe does: the stride of a stage is on the
+    first 1x1 convolution, not on the 3x3 behind it, which therefore has its stage's full dilation (2 in layer3, 4 in
+    layer4) in the first block too; and the pool of the stem rounds up, for a grid of 65x129 for 512x1024 with or
+    without the padding of `DeepLab`, which moves a pixel by one at most against the release. Scale and shift of batch
+    norm take no gradient; its statistics do follow the data.
+
+    The release has a second head on layer3, whose output enters no loss; it is left out. `weights` as in
+    `build_backbone`: torchvision's were trained with the strides on the 3x3 convolutions, the papers' in Caffe's layout
+    and on images as BGR from 0 to 255, which are normalised here as everywhere in this library.
+    """
+    backbone = build_backbone("resnet101", weights=weights, stages=("layer4",), frozen_batch_norm=False)
+    network = backbone.network
+    network.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+    network.layer2[0].conv1.stride, network.layer2[0].conv2.stride = (2, 2), (1, 1)
+    for stage, dilation in ((network.layer3, 2), (network.layer4, 4)):
+        stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+    return DeepLab(backbone, num_classes)

@@ -1,0 +1,317 @@
+"""COCO: photographs in which the objects of 80 classes are outlined.
+
+Expected below the data folder, as the archives unpack:
+
+    coco/train2017/000000000009.jpg
+    coco/annotations/instances_train2017.json
+
+The outlines are painted once, into label maps that stay in a cache folder; that needs `pip install "fsslib[coco]"`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from fsslib.data.images import (
+    DataError,
+    ImageClasses,
+    LabelledImageSet,
+    classes_in,
+    read_image,
+    read_label_map,
+    read_size,
+)
+from fsslib.data.names import class_id, named
+from fsslib.episodes import VOID
+from fsslib.paths import data_root, project_root
+
+RULE = 1
+"""Number of the rule by which outlines become label maps: label maps in the cache that follow another are replaced."""
+
+HOW_TO_GET = """To get it, unpack in {folder}:
+  1. the images (train2017: 18 GB): http://images.cocodataset.org/zips/{part}.zip
+  2. the outlines: http://images.cocodataset.org/annotations/annotations_trainval{year}.zip
+Set FSSLIB_DATA to the folder that holds coco. The toy world (data "toy") needs no download."""
+
+
+class Coco(LabelledImageSet):
+    """The images of one part of COCO ("train2017", "val2017", "train2014" ...) with its classes under their global ids.
+
+    `root` holds the folder coco (default: `data_root()`). All images of the JSON are there, those without an object
+    too; an image's id is its file name without the ending.
+
+    Outlines and run lengths are filled by pycocotools at the size that the JSON gives. Where objects overlap, the
+    smaller one (in pixels) lies on top; of two equal ones, that named later in the JSON. A crowd is painted in the same
+    order, as void: its members are not told apart, and only some are outlined. The class of a crowd is held by its
+    image, and never large enough on account of the crowd. HSNet's label maps differ: there later objects lie on top.
+
+    The label maps are painted when a JSON is first opened (10 ms an image: 20 minutes for train2017), into `cache`
+    (default: data/cache of the project), below it a folder named after the JSON's content: a changed JSON is painted
+    anew. Every opening reads all label maps and the headers of all images, at 2 ms an image.
+
+    Raises DataError for missing files, a JSON that is damaged or names an unknown image or class, outlines that cannot
+    be filled, and images of another size than in the JSON. A damaged image is found when it is first used, or by
+    `check()`.
+    """
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        *,
+        part: str = "train2017",
+        size: int = 256,
+        keep_originals: bool = False,
+        cache: Path | str | None = None,
+    ):
+        folder = (data_root() if root is None else Path(root)) / "coco"
+        self.folder, self.annotations = folder / part, folder / "annotations" / f"instances_{part}.json"
+        for needed in (self.folder, self.annotations):
+            if not needed.exists():
+                raise DataError(
+                    f"COCO is not complete: there is no {needed}.\n"
+                    + HOW_TO_GET.format(folder=folder, part=part, year=part[-4:])
+                )
+        cache = project_root() / "data" / "cache" if cache is None else Path(cache)
+        self.label_maps, manifest = find_or_paint_label_maps(self.annotations, cache, part)
+        self._files: Mapping[str, str] = manifest["images"]
+        self._check_files()
+        crowds = manifest["crowds"]
+        super().__init__(
+            {image_id: self._scan(image_id, size, crowds.get(image_id, ())) for image_id in self._files},
+            self._load_files,
+            named(manifest["classes"]),
+            name="coco",
+            domain="photo",
+            size=size,
+            keep_originals=keep_originals,
+        )
+
+    def _label_path(self, image_id: str) -> Path:
+        return self.label_maps / f"{image_id}.png"
+
+    def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
+        return read_image(self.folder / self._files[image_id]), read_label_map(self._label_path(image_id))
+
+    def _check_files(self) -> None:
+        missing = [path for file in self._files.values() if not (path := self.folder / file).is_file()]
+        if missing:
+            more = f" {len(missing) - 1} more of its images are missing too." if len(missing) > 1 else ""
+            raise DataError(
+                f"{self.annotations} names an image for which {missing[0]} does not exist.{more} Unpack the archive of "
+                "the images again, or take these images out of the JSON."
+            )
+
+    def _scan(self, image_id: str, size: int, crowds: Sequence[int]) -> ImageClasses:
+        path, labels = self.folder / self._files[image_id], read_label_map(self._label_path(image_id))
+        height, width = read_size(path)
+        if (height, width) != tuple(labels.shape):
+            raise DataError(
+                f"{path} is {width} x {height} pixels, but {self.annotations} says {labels.shape[1]} x "
+                f"{labels.shape[0]}, and its outlines are in pixels. Images and JSON are of different releases, or the "
+                "images were resized: restore both from one source."
+            )
+        classes = classes_in(labels, size)
+        return replace(classes, held=classes.held.union(crowds))
+
+
+# From the JSON to label maps
+
+
+@dataclass
+class Picture:
+    """An image of the JSON with what is annotated in it."""
+
+    file: str
+    height: int
+    width: int
+    objects: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def find_or_paint_label_maps(annotations: Path, cache: Path, part: str) -> tuple[Path, dict[str, Any]]:
+    """The folder in `cache` with the label maps of a JSON, and their manifest; painted if they are not there.
+
+    The folder appears whole or not at all, and processes that open the same JSON at once wait for one of them. Raises
+    DataError when the JSON is damaged, pycocotools is missing, or the cache cannot be written.
+    """
+    with annotations.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = cache / f"coco-{part}-{sha256[:8]}"
+    if manifest := _manifest(folder, sha256):
+        return folder, manifest
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(cache / f"{folder.name}.lock"):
+            # Another process may have painted them while this one waited.
+            manifest = _manifest(folder, sha256) or _paint_label_maps(annotations, folder, sha256)
+    except OSError as error:
+        raise DataError(
+            f"The label maps of {annotations} cannot be written to {folder} ({error}). Name a folder with room for "
+            "them: Coco(cache=...)."
+        ) from error
+    return folder, manifest
+
+
+def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
+    """The manifest of a folder of label maps; None unless it is whole, of this JSON, and painted by today's rule."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    whole = (
+        manifest["rule"] == RULE
+        and manifest["sha256"] == sha256
+        and {path.stem for path in folder.glob("*.png")} == manifest["images"].keys()
+    )
+    return manifest if whole else None
+
+
+def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> dict[str, Any]:
+    _require_pycocotools()
+    pictures, class_ids = read_instances(annotations)
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    crowds = {}
+    for image_id, picture in tqdm(
+        pictures.items(), f"label maps of {annotations.name}", unit="image", leave=False, disable=None
+    ):
+        try:
+            labels = paint(picture, class_ids)
+        except ValueError as error:
+            raise DataError(
+                f"{annotations}: {picture.file} cannot be painted: {error}. Restore the JSON from its archive, or take "
+                "the annotation out."
+            ) from error
+        Image.fromarray(labels).save(unfinished / f"{image_id}.png")
+        if found := sorted({class_ids[entry["category_id"]] for entry in picture.objects if entry.get("iscrowd")}):
+            crowds[image_id] = found
+    manifest = {
+        "rule": RULE,
+        "sha256": sha256,
+        "annotations": sum(len(picture.objects) for picture in pictures.values()),
+        "classes": sorted(set(class_ids.values())),
+        "images": {image_id: picture.file for image_id, picture in pictures.items()},
+        "crowds": crowds,
+    }
+    (unfinished / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(unfinished, folder)
+    return manifest
+
+
+def _require_pycocotools() -> None:
+    try:
+        import pycocotools.mask  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            'COCO\'s outlines are filled by pycocotools, which is not installed: pip install "fsslib[coco]" (in a '
+            'checkout: pip install -e ".[coco]"). It is needed once for each JSON.'
+        ) from error
+
+
+def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int]]:
+    """The images of a JSON by their id here, and the global class id of each of its categories.
+
+    Raises DataError when the file is cut short, lacks what an instances file has, names an image twice, or refers to an
+    image or category that it does not list.
+    """
+    try:
+        content = json.loads(annotations.read_bytes())
+    except ValueError as error:
+        raise DataError(
+            f"{annotations} cannot be read ({error}). Most often such a file was cut short in copying or unpacking: "
+            "delete it and restore it from the archive."
+        ) from error
+    try:
+        class_ids = {entry["id"]: _class_id(entry["name"], annotations) for entry in content["categories"]}
+        listed = {
+            entry["id"]: Picture(entry["file_name"], entry["height"], entry["width"]) for entry in content["images"]
+        }
+        for entry in content["annotations"]:
+            for key, known in (("image_id", listed), ("category_id", class_ids)):
+                if entry[key] not in known:
+                    raise DataError(
+                        f"{annotations}: annotation {entry['id']} has the {key} {entry[key]!r}, which the file does "
+                        "not list. It was cut out of a larger one: restore it, or take the annotation out."
+                    )
+            listed[entry["image_id"]].objects.append(entry)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{annotations} is no COCO file of instances ({type(error).__name__}: {error}): it should hold images, "
+            "annotations and categories, each with the fields of instances_train2017.json."
+        ) from error
+    pictures = {Path(picture.file).stem: picture for picture in listed.values()}
+    if len(pictures) < len(content["images"]):
+        raise DataError(f"{annotations} lists {len(content['images'])} images under {len(pictures)} names.")
+    return pictures, class_ids
+
+
+def _class_id(name: str, annotations: Path) -> int:
+    try:
+        return class_id(name)
+    except KeyError as error:
+        raise DataError(
+            f"{annotations} has a category {name!r} without a global id. If it is another set's name for a class that "
+            "has one, add it to ALIASES in fsslib/data/names.py, otherwise to the end of that file's names."
+        ) from error
+
+
+def paint(picture: Picture, class_ids: Mapping[int, int]) -> UInt8[np.ndarray, "H W"]:
+    """The label map of an image: larger objects first, so that smaller ones lie on top; crowds as void.
+
+    Raises ValueError naming the annotation whose outline cannot be filled.
+    """
+    shapes = []
+    for entry in picture.objects:
+        try:
+            shape = fill(entry.get("segmentation"), picture.height, picture.width)
+        # pycocotools raises several kinds, bare Exception among them.
+        except Exception as error:
+            raise ValueError(f"annotation {entry['id']}: {error}") from error
+        shapes.append((shape, VOID if entry.get("iscrowd") else class_ids[entry["category_id"]]))
+    labels = np.zeros((picture.height, picture.width), dtype=np.uint8)
+    for shape, label in sorted(shapes, key=lambda pair: -np.count_nonzero(pair[0])):
+        labels[shape] = label
+    return labels
+
+
+def fill(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+    """The pixels of an object: the union of its polygons, or its run lengths, as a list or in COCO's compressed text.
+
+    A polygon with fewer than three corners encloses nothing. Raises ValueError for an object without an outline, one
+    that reaches out of its image by more than a tenth, and run lengths for another size; pycocotools, which can hang on
+    numbers that are none, raises its own for the rest.
+    """
+    from pycocotools import mask
+
+    if not segmentation:
+        raise ValueError("it has no outline, as in files that hold boxes only")
+    if isinstance(segmentation, Mapping):
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(f"its run lengths are for {segmentation['size']}, its image is [{height}, {width}]")
+        runs = segmentation
+        if isinstance(runs["counts"], list):
+            if sum(runs["counts"]) != height * width:
+                raise ValueError(f"its run lengths cover {sum(runs['counts'])} pixels, not {height} x {width}")
+            runs = mask.frPyObjects(runs, height, width)
+        return mask.decode(runs).astype(bool)
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    for polygon in polygons:
+        corners = np.asarray(polygon, dtype=float).reshape(-1, 2) / (width, height)
+        if not (np.isfinite(corners) & (corners >= -0.1) & (corners <= 1.1)).all():
+            raise ValueError(f"its polygon leaves the image of {width} x {height} pixels")
+    if not polygons:
+        return np.zeros((height, width), dtype=bool)
+    return mask.decode(mask.merge(mask.frPyObjects(polygons, height, width))).astype(bool)

@@ -1,0 +1,124 @@
+"""What a run is asked to do: learn from which images, and be tested on which. The two kinds there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fsslib.data.streams import ImageSet, ImageStream, PairStream
+from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeSource, EpisodeStream, SegmentationSource
+
+
+@dataclass(frozen=True)
+class FewShotTask:
+    """Train on `train_classes` of `train`, test on `test_classes` of every domain in `tests` (the source first).
+
+    `target_classes` names the domains that are asked about other classes than the source: where a target shows other
+    things altogether, such as defects on metal.
+    """
+
+    train: EpisodeSource
+    train_classes: tuple[int, ...]
+    tests: Mapping[str, EpisodeSource]
+    test_classes: tuple[int, ...]
+    target_classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    method_options: Mapping[str, Any] = field(default_factory=dict, init=False)
+    """What the data decide about a method: nothing, for a few-shot method takes any class."""
+
+    held_out: None = field(default=None, init=False)
+    """Images for choosing a checkpoint: none, the last weights are the ones that are tested."""
+
+    def __post_init__(self):
+        for domain in self.tests:
+            if leaked := set(self.train_classes) & set(self.classes_in(domain)):
+                names = ", ".join(self.train.class_names[c] for c in sorted(leaked))
+                raise ValueError(f"Classes are in training and in the test in {domain}: {names}.")
+
+    def classes_in(self, domain: str) -> tuple[int, ...]:
+        """The classes that are asked for in a domain."""
+        return self.target_classes.get(domain, self.test_classes)
+
+    def streams(self, *, batch_size: int, ways: int = 1, shots: int = 1, seed: int = 0) -> dict[str, EpisodeStream]:
+        """Training episodes, by the name that recipes use."""
+        return {"source": EpisodeStream(self.train, self.train_classes, batch_size, ways=ways, shots=shots, seed=seed)}
+
+    def exams(self, episodes: int, *, ways: int = 1, shots: int = 1, seed: str = "0") -> dict[str, EpisodeSet]:
+        """The test of each domain: that many frozen episodes, a function of these arguments alone."""
+        found = {}
+        for domain, images in self.tests.items():
+            classes = self.classes_in(domain)
+            rows = images.sample(classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=1.0)
+            about = {"data": images.name, "domain": domain, "seed": seed}
+            found[domain] = EpisodeSet(images, EpisodeManifest(tuple(rows), about))
+        return found
+
+    def describe(self) -> str:
+        """What is learnt and what is asked, for people, one line each."""
+
+        def line(said: str, images: EpisodeSource, classes: Sequence[int]) -> str:
+            return f"{said} {len(classes)} classes: " + ", ".join(images.class_names[c] for c in classes)
+
+        lines = [line("trained on", self.train, self.train_classes)]
+        asked: dict[tuple[int, ...], list[str]] = {}
+        for domain in self.tests:
+            asked.setdefault(self.classes_in(domain), []).append(domain)
+        for classes, domains in asked.items():
+            lines.append(line(f"tested in {', '.join(domains)} on", self.tests[domains[0]], classes))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class AdaptationTask:
+    """Segment the same classes in another domain: many labelled source images, K labelled target images per group.
+
+    A group is a city or a drive. The K images are drawn by the training seed; the test images are fixed. `held_out` are
+    source images for choosing a checkpoint without a look at the target.
+    """
+
+    source: SegmentationSource
+    source_ids: tuple[str, ...]
+    target: SegmentationSource
+    target_ids_by_group: Mapping[str, tuple[str, ...]]
+    tests: Mapping[str, ImageSet]
+    held_out: ImageSet
+
+    @property
+    def train_classes(self) -> tuple[int, ...]:
+        """All of them: 0 to C-1."""
+        return tuple(range(len(self.source.class_names)))
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """What the data decide about a method: the number of classes, and of source images to select from."""
+        return {"num_classes": len(self.source.class_names), "source_images": len(self.source_ids)}
+
+    def labelled_targets(self, shots: int, seed: int) -> tuple[str, ...]:
+        """The K images of each group. Raises ValueError naming a group that has fewer."""
+        from fsslib.data.sampling import k_per_group
+
+        group_of = {i: group for group, ids in self.target_ids_by_group.items() for i in ids}
+        return tuple(k_per_group(tuple(group_of), group_of.__getitem__, shots, f"target-{seed}"))
+
+    def streams(
+        self, *, batch_size: int, ways: int = 1, shots: int = 1, seed: int = 0
+    ) -> dict[str, ImageStream | PairStream]:
+        """Batches of the source, of the K target images per group (`shots`), and of both. There are no ways here."""
+        if ways != 1:
+            raise ValueError(f"Domain adaptation has a fixed list of classes and no ways; found ways {ways}.")
+        source = ImageStream(self.source, self.source_ids, batch_size, f"source-{seed}")
+        target = ImageStream(self.target, self.labelled_targets(shots, seed), batch_size, f"target-{seed}")
+        return {"source": source, "target": target, "both": PairStream(source, target)}
+
+    def exams(self, episodes: int, *, ways: int = 1, shots: int = 1, seed: str = "0") -> dict[str, ImageSet]:
+        """The test of each domain: its first `episodes` test images, the same for all ways, shots and seeds."""
+        return {domain: ImageSet(images.source, images.ids[:episodes]) for domain, images in self.tests.items()}
+
+    def describe(self) -> str:
+        """What is learnt and what is asked, for people."""
+        groups = ", ".join(f"{group} {len(ids)}" for group, ids in self.target_ids_by_group.items())
+        return (
+            f"{len(self.source.class_names)} classes: {', '.join(self.source.class_names.values())}\n"
+            f"source: {len(self.source_ids)} images of {self.source.domain}\n"
+            f"target images to draw K from: {groups}\n"
+            f"tested in: {', '.join(f'{domain} {len(images)}' for domain, images in self.tests.items())}"
+        )

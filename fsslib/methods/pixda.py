@@ -1,0 +1,270 @@
+"""PixDA: align domains where it matters, pixel by pixel: where the label says the segmenter is wrong and classes are
+rare.
+
+Derived in notebooks 60 and 70. Tavera, Cermelli, Masone, Caputo, "Pixel-by-Pixel Cross-Domain Alignment for Few-Shot
+Semantic Segmentation", WACV 2022; code github.com/taveraantonio/PixDA (MIT). Its "K-shot" means K labelled target
+images per city, of the very classes of the source; it is no N-way K-shot.
+
+What differs from the released code, whose behaviour stays within reach where it is a switch:
+
+ - difficulty and balance are weights and get no gradient (`detach_maps`); ignored pixels count nowhere;
+ - the focal loss weighs no class (the release: 0.25 for buildings, on a GPU only);
+ - the teacher of the distillation is in evaluation mode; its stage runs (the release reads an option it does not have);
+ - the selection scores all kept images, not only full batches, and ends cleanly when less than a batch is left;
+ - a batch is drawn from the kept images by the step's number, where the release goes through a shuffled list;
+ - one segmentation head, for the second one of the release enters no loss;
+ - the window of the stylisation is given in bins, for the paper's 1 % is void in small images.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fsslib.blocks.adversarial import (
+    ImageDiscriminator,
+    PixelDiscriminator,
+    distillation_loss,
+    domain_loss,
+    focal_loss,
+    fourier_stylise,
+    pixadv_loss,
+    select_sources,
+)
+from fsslib.blocks.backbones import Backbone
+from fsslib.blocks.deeplab import DeepLab
+from fsslib.episodes import LabelledImages
+from fsslib.methods.base import Method, Optimizers, Prediction, check_finite, prediction_from_scores
+
+Pair = tuple[LabelledImages, LabelledImages]
+
+_ADVERSARIES = ("none", "patch", "pixel")
+
+
+class PixDA(Method):
+    """A DeepLab segmenter and two discriminators. The ladder's rungs are settings of one class:
+
+        joint                     adversary="none"  stylise=False select=False
+        joint + stylisation       adversary="none"  select=False
+        patch adversarial         adversary="patch" select=False
+        pixel A                   difficulty=False  balance=False select=False
+        A*B, A*S, A*S*B           difficulty and balance on one by one, select=False
+        A*S*B + selection         the defaults; fine-tuning is a matter of the recipe
+        + distillation            a recipe with a fine-tuning phase, distillation=True
+
+    A batch of both domains takes the three-phase step. A batch of one domain, in the phases that train on the source
+    alone or the target alone, takes a supervised step; with `distillation` the segmenter as it was before the first of
+    them is its teacher.
+
+    - `adversary`: who judges the target's predictions: "pixel" each pixel, "patch" the image discriminator (the way of
+      AdaptSegNet, which then sends gradients to the segmenter, too), or nobody.
+    - `difficulty`, `balance`: whether S and B weigh the pixels. `normalise_map` divides their product by its mean.
+    - `stylise`: give each source image the low-frequency amplitude, `half_width` bins, of a target image.
+    - `select`: after each pass over the source keep the images whose score by the image discriminator is above
+      `threshold`, which grows by its first value every pass. When less than a batch would be left, the whole source is
+      used again and the adversary rests: the remaining steps are joint steps.
+
+    `num_classes` and `source_images` are given by the data (`AdaptationTask.method_options`). Discriminators look at
+    the softmax of the logits at the images' size; source is domain 0, target 1.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        num_classes: int = 11,
+        source_images: int = 1,
+        dilations: str = "1,2,4,8",
+        adversary: str = "pixel",
+        difficulty: bool = True,
+        balance: bool = True,
+        normalise_map: bool = False,
+        detach_maps: bool = True,
+        adversarial_weight: float = 0.1,
+        stylise: bool = True,
+        half_width: int = 3,
+        select: bool = True,
+        threshold: float = 0.4,
+        distillation: bool = False,
+        distillation_weight: float = 0.5,
+        discriminator_width: int = 64,
+    ):
+        super().__init__()
+        if adversary not in _ADVERSARIES:
+            raise ValueError(f"adversary is one of {', '.join(_ADVERSARIES)}; found {adversary!r}.")
+        self.segmenter = DeepLab(backbone, num_classes, dilations=tuple(int(d) for d in dilations.split(",")))
+        self.pixel_discriminator = PixelDiscriminator(num_classes, discriminator_width)
+        self.image_discriminator = ImageDiscriminator(num_classes, discriminator_width)
+        self.teacher = copy.deepcopy(self.segmenter).requires_grad_(False) if distillation else None
+        self.adversary, self.adversarial_weight = adversary, adversarial_weight
+        self.maps = {
+            "use_difficulty": difficulty,
+            "use_balance": balance,
+            "normalise_map": normalise_map,
+            "detach_maps": detach_maps,
+        }
+        self.half_width = half_width if stylise else None
+        self.select, self.threshold = select, threshold
+        self.distillation_weight = distillation_weight
+        self.register_buffer("kept", torch.ones(source_images, dtype=torch.bool))
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("left_of_pass", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("selecting", torch.tensor(select))
+        self.register_buffer("has_teacher", torch.tensor(False))
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.segmenter.backbone
+
+    def parameter_groups(self) -> dict[str, list[dict[str, Any]]]:
+        """The segmenter's, its head apart as the paper trains it faster, and one optimiser for each discriminator."""
+        trained = [p for p in self.backbone.parameters() if p.requires_grad]
+        head = [p for p in self.segmenter.head.parameters() if p.requires_grad]
+        return {
+            "segmenter": [{"name": "backbone", "params": trained}, {"name": "head", "params": head}],
+            "pixel_discriminator": [{"name": "all", "params": list(self.pixel_discriminator.parameters())}],
+            "image_discriminator": [{"name": "all", "params": list(self.image_discriminator.parameters())}],
+        }
+
+    def train(self, mode: bool = True) -> "PixDA":
+        """As always, but that the teacher stays in evaluation mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def forward(self, batch: LabelledImages) -> Float[Tensor, "B classes H W"]:
+        """Logits over the classes, at the images' size."""
+        return self.segmenter(batch.images)
+
+    def predict(self, episode: LabelledImages) -> Prediction:
+        """The most likely class of each pixel; labels are class numbers 0 to C-1, none of them background."""
+        with torch.no_grad(), self.autocast(episode.images.device):
+            scores = self(episode).float()
+        return prediction_from_scores(scores)
+
+    def losses(self, batch: LabelledImages) -> dict[str, Tensor]:
+        """The focal loss of images of one domain and, once there is a teacher, the distance to its answers."""
+        logits = self(batch).float()
+        losses = {"segmentation": focal_loss(logits, batch.labels)}
+        if self.has_teacher:
+            with torch.no_grad():
+                answers = self.teacher(batch.images).float()
+            losses["distillation"] = self.distillation_weight * distillation_loss(logits, answers)
+        return losses
+
+    def training_step(self, batch: LabelledImages | Pair, optimizers: Optimizers) -> dict[str, float]:
+        if isinstance(batch, tuple):
+            return self._adversarial_step(*batch, optimizers)
+        if self.teacher is not None and not self.has_teacher:
+            self.teacher.load_state_dict(self.segmenter.state_dict())
+            self.has_teacher.fill_(True)
+        return super().training_step(batch, {"segmenter": optimizers["segmenter"]})
+
+    def _adversarial_step(
+        self, source: LabelledImages, target: LabelledImages, optimizers: Optimizers
+    ) -> dict[str, float]:
+        device = target.images.device
+        resting = self.select and not self.selecting
+        fooling = self.adversary != "none" and not resting
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+        # 1. Source, in the target's colours: learn from its labels.
+        source = self._stylised(source, target)
+        with self.autocast(device):
+            source_logits = self(source).float()
+        losses = {"source": focal_loss(source_logits, source.labels)}
+        check_finite(losses).backward()
+
+        # 2. Target: learn from its labels, and look like the source to a discriminator that holds still.
+        self._discriminators_learn(False)
+        with self.autocast(device):
+            target_logits = self(target).float()
+        on_target = {"target": focal_loss(target_logits, target.labels)}
+        if fooling:
+            on_target["adversarial"] = self.adversarial_weight * self._fool(target_logits, target.labels)
+        check_finite(on_target).backward()
+        losses |= on_target
+
+        # 3. Discriminators: tell the two domains apart, on predictions that are given.
+        self._discriminators_learn(True)
+        judges = {"pixel_discriminator": self.adversary == "pixel", "image_discriminator": self._judges_images}
+        for name in (name for name, asked in judges.items() if asked):
+            judge = getattr(self, name)
+            shown = [judge(logits.detach().softmax(1)) for logits in (source_logits, target_logits)]
+            losses[name] = 0.5 * domain_loss(shown[0], "source") + 0.5 * domain_loss(shown[1], "target")
+            check_finite({name: losses[name]}).backward()
+
+        for optimizer in optimizers.values():
+            optimizer.step()
+        return {name: value.item() for name, value in losses.items()}
+
+    @property
+    def _judges_images(self) -> bool:
+        return self.select or self.adversary == "patch"
+
+    def _fool(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the target pays for being recognised."""
+        shown = logits.softmax(1)
+        if self.adversary == "patch":
+            return domain_loss(self.image_discriminator(shown), "source")
+        return pixadv_loss(logits, self.pixel_discriminator(shown), labels, **self.maps)
+
+    def _discriminators_learn(self, learn: bool) -> None:
+        for judge in (self.pixel_discriminator, self.image_discriminator):
+            judge.requires_grad_(learn)
+
+    def _stylised(self, source: LabelledImages, target: LabelledImages) -> LabelledImages:
+        """Each source image in the colours of the target image at its place in the batch."""
+        if self.half_width is None:
+            return source
+        partner = torch.arange(len(source), device=source.images.device) % len(target)
+        images = fourier_stylise(source.images, target.images[partner], self.half_width)
+        return LabelledImages(images, source.labels, source.domain)
+
+    def draw_batch(self, stream: Any, step: int) -> Any:
+        """Both domains' images, the source's only of those that are kept; at the end of a pass select anew."""
+        if not self.select or not hasattr(stream, "target"):
+            return stream.batch(step)
+        if self.selecting and self.left_of_pass == 0:
+            if self.passes > 0:
+                self._select(stream, step)
+            self.passes += 1
+            self.left_of_pass.fill_(max(1, int(self.kept.sum()) // stream.source.batch_size))
+        self.left_of_pass -= 1
+        return stream.batch(step, among=self.kept.nonzero().flatten().tolist())
+
+    @torch.no_grad()
+    def _select(self, stream: Any, step: int) -> None:
+        """Drop the kept source images that the image discriminator knows for source too surely."""
+        candidates = self.kept.nonzero().flatten().tolist()
+        scores = self.selection_scores(stream, candidates, step)
+        chosen = select_sources(scores, self.threshold * int(self.passes)).tolist()
+        if sum(chosen) < stream.source.batch_size:
+            self.kept.fill_(True)
+            self.selecting.fill_(False)
+            return
+        self.kept[[i for i, keep in zip(candidates, chosen) if not keep]] = False
+
+    @torch.no_grad()
+    def selection_scores(self, stream: Any, positions: list[int], step: int = 0) -> Float[Tensor, "images"]:
+        """How far from "source" the image discriminator finds each of these source images; in evaluation mode.
+
+        The mean over patches of its loss against the label "source": 0.693 is indifference, more is "target".
+        """
+        was_training, device = self.training, self.kept.device
+        self.eval()
+        scores, size = [], 4 * stream.source.batch_size
+        for start in range(0, len(positions), size):
+            ids = [stream.source.ids[i] for i in positions[start : start + size]]
+            source = self._stylised(
+                stream.source.source.images(ids).to(device), stream.target.batch(step + start).to(device)
+            )
+            with self.autocast(device):
+                shown = self(source).float().softmax(1)
+            scores.append(nn.functional.softplus(self.image_discriminator(shown)).flatten(1).mean(1))
+        self.train(was_training)
+        return torch.cat(scores)
