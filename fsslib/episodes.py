@@ -120,6 +120,10 @@ class LabelledImages(_Batch):
     labels: Int[Tensor, "B H W"]
     domain: str = ""
 
+    def __getitem__(self, rows: slice) -> "LabelledImages":
+        """Some of the images, as a batch."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
 
 @dataclass(frozen=True)
 class TaggedImages(_Batch):

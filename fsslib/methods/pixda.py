@@ -36,7 +36,7 @@ from fsslib.blocks.adversarial import (
 from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.deeplab import DeepLab
 from fsslib.episodes import LabelledImages
-from fsslib.methods.base import Method, Optimizers, Prediction, check_finite, prediction_from_scores
+from fsslib.methods.base import Method, Optimizers, Prediction, check_finite
 
 Pair = tuple[LabelledImages, LabelledImages]
 
@@ -143,7 +143,9 @@ class PixDA(Method):
         """The most likely class of each pixel; labels are class numbers 0 to C-1, none of them background."""
         with torch.no_grad(), self.autocast(episode.images.device):
             scores = self(episode).float()
-        return prediction_from_scores(scores)
+        labels = scores.argmax(1)
+        classes = torch.arange(scores.shape[1], device=labels.device)
+        return Prediction(labels, (labels.flatten(1)[:, None] == classes[:, None]).any(-1), scores)
 
     def losses(self, batch: LabelledImages) -> dict[str, Tensor]:
         """The focal loss of images of one domain and, once there is a teacher, the distance to its answers."""

@@ -1,8 +1,10 @@
-"""Small episodes and method builders for the one contract test over all methods."""
+"""Small batches and method builders for the one contract test over all methods."""
+
+from dataclasses import replace
 
 import torch
 
-from fsslib.episodes import VOID, Episode
+from fsslib.episodes import VOID, Episode, LabelledImages
 from fsslib.methods import METHODS, build_method
 from fsslib.methods.base import Method
 
@@ -31,4 +33,35 @@ def random_episode(*, batch=2, ways=1, shots=1, height=32, width=32, seed=0) -> 
     )
 
 
-ALL_METHODS = sorted(METHODS)
+def random_images(*, batch=2, height=32, width=64, classes=11, seed=0) -> LabelledImages:
+    """Images of noise with a square of each class and a stripe of void."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(batch, height, width, dtype=torch.int64)
+    for number in range(classes):
+        labels[:, 4:20, 5 * number : 5 * number + 5] = number
+    labels[:, -1] = VOID
+    return LabelledImages(torch.rand(batch, 3, height, width, generator=generator), labels)
+
+
+SEGMENTERS = ["pixda"]
+"""Methods with a fixed list of classes; all others take episodes."""
+
+EPISODIC = sorted(set(METHODS) - set(SEGMENTERS))
+ALL_METHODS = [*EPISODIC, *SEGMENTERS]
+
+
+def random_batch(name: str, **sizes) -> Episode | LabelledImages:
+    """A batch of the kind this method takes."""
+    return random_images(**sizes) if name in SEGMENTERS else random_episode(**sizes)
+
+
+def images_of(batch: Episode | LabelledImages) -> torch.Tensor:
+    """The images whose pixels are answered."""
+    return batch.images if isinstance(batch, LabelledImages) else batch.query_images
+
+
+def without_labels(batch: Episode | LabelledImages) -> Episode | LabelledImages:
+    """The batch with zeros in place of what is to be found."""
+    if isinstance(batch, LabelledImages):
+        return replace(batch, labels=torch.zeros_like(batch.labels))
+    return replace(batch, query_labels=torch.zeros_like(batch.query_labels), query_class_map=None)

@@ -8,7 +8,15 @@ import torch
 
 from fsslib.methods import build_method
 from fsslib.methods.base import Prediction, TrainingDiverged, check_finite
-from tests.methods.contract import ALL_METHODS, random_episode, small_method
+from tests.methods.contract import (
+    ALL_METHODS,
+    EPISODIC,
+    images_of,
+    random_batch,
+    random_episode,
+    small_method,
+    without_labels,
+)
 
 
 @pytest.fixture(params=ALL_METHODS)
@@ -16,9 +24,14 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(params=EPISODIC)
+def episodic(request):
+    return request.param
+
+
 @pytest.mark.parametrize(("ways", "shots"), [(1, 1), (1, 3), (2, 1), (3, 2)])
-def test_forward_and_predict_shapes(name, ways, shots):
-    method, episode = small_method(name).eval(), random_episode(ways=ways, shots=shots)
+def test_forward_and_predict_shapes(episodic, ways, shots):
+    method, episode = small_method(episodic).eval(), random_episode(ways=ways, shots=shots)
     logits = method(episode)
     assert logits.shape == (2, 1 + ways, 32, 32)
     assert torch.isfinite(logits).all()
@@ -32,12 +45,12 @@ def test_forward_and_predict_shapes(name, ways, shots):
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (16, 50), (65, 64)])
 def test_odd_sizes(name, height, width):
     method = small_method(name).eval()
-    assert method(random_episode(height=height, width=width)).shape[-2:] == (height, width)
+    assert method(random_batch(name, height=height, width=width)).shape[-2:] == (height, width)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_losses_are_named_scalars_with_gradients(name, batch):
-    method = small_method(name).train()
+def test_losses_are_named_scalars_with_gradients(episodic, batch):
+    method = small_method(episodic).train()
     losses = method.losses(random_episode(batch=batch))
     assert losses
     assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
@@ -53,42 +66,41 @@ def test_every_trainable_parameter_is_in_exactly_one_group(name):
 
 
 def test_prediction_never_looks_at_the_answer(name):
-    method, episode = small_method(name).eval(), random_episode(ways=2)
-    blind = replace(episode, query_labels=torch.zeros_like(episode.query_labels), query_class_map=None)
-    told, untold = method.predict(episode), method.predict(blind)
+    method, batch = small_method(name).eval(), random_batch(name)
+    told, untold = method.predict(batch), method.predict(without_labels(batch))
     assert torch.equal(told.labels, untold.labels)
     assert torch.equal(told.presence, untold.presence)
 
 
 def test_batches_do_not_mix_in_eval_mode(name):
-    method, episode = small_method(name).eval(), random_episode(batch=3)
-    whole = method.predict(episode).scores
-    single = torch.cat([method.predict(episode[i : i + 1]).scores for i in range(3)])
+    method, batch = small_method(name).eval(), random_batch(name, batch=3)
+    whole = method.predict(batch).scores
+    single = torch.cat([method.predict(batch[i : i + 1]).scores for i in range(3)])
     torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-4)
 
 
-def test_an_empty_support_mask_gives_a_defined_answer(name):
-    method, episode = small_method(name).eval(), random_episode()
+def test_an_empty_support_mask_gives_a_defined_answer(episodic):
+    method, episode = small_method(episodic).eval(), random_episode()
     empty = replace(episode, support_masks=torch.zeros_like(episode.support_masks))
     assert torch.isfinite(method(empty)).all()
 
 
 def test_save_load_equal_logits(name, tmp_path):
-    method, episode = small_method(name).train(), random_episode(batch=4)
+    method, batch = small_method(name).train(), random_batch(name, batch=4)
     optimizers = {k: torch.optim.SGD(g, lr=0.01) for k, g in method.parameter_groups().items()}
-    method.training_step(episode, optimizers)
+    method.training_step(batch, optimizers)
     method.after_step()
     torch.save(method.state_dict(), tmp_path / "m.pt")
     fresh = build_method(name)
     fresh.load_state_dict(torch.load(tmp_path / "m.pt", weights_only=True))
-    assert torch.equal(method.eval()(episode), fresh.eval()(episode))
+    assert torch.equal(method.eval()(batch), fresh.eval()(batch))
 
 
 def test_a_training_step_moves_parameters_and_returns_numbers(name):
     method = small_method(name).train()
     before = copy.deepcopy(method.state_dict())
     optimizers = {k: torch.optim.SGD(g, lr=0.1) for k, g in method.parameter_groups().items()}
-    values = method.training_step(random_episode(batch=4), optimizers)
+    values = method.training_step(random_batch(name, batch=4), optimizers)
     assert values
     assert all(isinstance(v, float) for v in values.values())
     moved = [n for n, p in method.named_parameters() if not torch.equal(p, before[n])]
@@ -96,16 +108,16 @@ def test_a_training_step_moves_parameters_and_returns_numbers(name):
 
 
 def test_bfloat16_stays_near_float32(name):
-    method, episode = small_method(name).eval(), random_episode()
-    full = method.predict(episode).scores.softmax(1)
+    method, batch = small_method(name).eval(), random_batch(name)
+    full = method.predict(batch).scores.softmax(1)
     method.compute_dtype = torch.bfloat16
-    low = method.predict(episode).scores
+    low = method.predict(batch).scores
     assert low.dtype == torch.float32
     assert (low.softmax(1) - full).abs().mean() < 0.05
 
 
-def test_encode_and_decode_equal_forward(name):
-    method, episode = small_method(name).eval(), random_episode(ways=2, shots=2)
+def test_encode_and_decode_equal_forward(episodic):
+    method, episode = small_method(episodic).eval(), random_episode(ways=2, shots=2)
     flat = method.encode(episode.support_images.flatten(0, 2), episode.support_masks.flatten(0, 2))
     support = {k: v.unflatten(0, (2, 2, 2)) for k, v in flat.items()}
     decoded = method.decode(support, method.encode(episode.query_images))
@@ -114,14 +126,15 @@ def test_encode_and_decode_equal_forward(name):
 
 def test_no_tensor_is_left_on_the_wrong_device(name):
     """Shapes alone, on the meta device: a hidden move to the CPU would fail here."""
-    method, episode = small_method(name).eval().to("meta"), random_episode().to("meta")
-    assert method(episode).device.type == "meta"
+    method, batch = small_method(name).eval().to("meta"), random_batch(name).to("meta")
+    assert method(batch).device.type == "meta"
 
 
 def test_nan_is_refused_before_any_weight_moves(name):
     method = small_method(name).train()
-    episode = random_episode(batch=2)
-    broken = replace(episode, query_images=torch.full_like(episode.query_images, float("nan")))
+    batch = random_batch(name, batch=2)
+    field = "images" if images_of(batch) is getattr(batch, "images", None) else "query_images"
+    broken = replace(batch, **{field: torch.full_like(images_of(batch), float("nan"))})
     before = copy.deepcopy(dict(method.named_parameters()))
     optimizers = {k: torch.optim.SGD(g, lr=0.1) for k, g in method.parameter_groups().items()}
     with pytest.raises(TrainingDiverged, match="nan"):

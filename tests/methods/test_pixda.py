@@ -1,0 +1,234 @@
+"""PixDA: the three phases of its step, who is frozen when, the selection of source images, the teacher. About 15 s."""
+
+import copy
+
+import pytest
+import torch
+
+from fsslib.data.streams import ImageStream, PairStream
+from fsslib.episodes import VOID, LabelledImages
+from fsslib.methods import build_method
+from fsslib.methods.base import TrainingDiverged
+from fsslib.training.checkpoint import load_checkpoint
+from fsslib.training.fit import fit
+from fsslib.training.recipe import Recipe
+from tests.methods.contract import random_images
+
+CLASSES = 5
+
+
+class Noise:
+    """A segmentation source of random pictures: a picture is a function of its id."""
+
+    name, domain = "noise", "noise"
+
+    def __init__(self, count: int, height: int = 32, width: int = 64):
+        self.class_names = {n: str(n) for n in range(CLASSES)}
+        self.ids = tuple(str(i) for i in range(count))
+        self.height, self.width = height, width
+
+    def images(self, ids):
+        parts = [
+            random_images(batch=1, height=self.height, width=self.width, classes=CLASSES, seed=int(i)) for i in ids
+        ]
+        return LabelledImages(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]), "noise")
+
+
+def pairs(sources=12, targets=3, batch_size=2, **target_size) -> PairStream:
+    source, target = Noise(sources), Noise(targets, **target_size)
+    return PairStream(
+        ImageStream(source, source.ids, batch_size, "s"), ImageStream(target, target.ids, batch_size, "t")
+    )
+
+
+def pixda(**options):
+    torch.manual_seed(0)
+    defaults = {"num_classes": CLASSES, "source_images": 12, "discriminator_width": 4}
+    return build_method("pixda", **(defaults | options)).train()
+
+
+def optimizers_of(method, rate=0.01):
+    return {name: torch.optim.SGD(groups, lr=rate) for name, groups in method.parameter_groups().items()}
+
+
+def moved(method, before) -> set[str]:
+    """Which of the three networks differ from what they were."""
+    return {n.split(".")[0] for n, p in method.named_parameters() if not torch.equal(p, before[n])}
+
+
+@pytest.mark.parametrize(
+    ("options", "learns"),
+    [
+        ({"adversary": "none", "select": False}, {"segmenter"}),
+        ({"adversary": "none", "select": True}, {"segmenter", "image_discriminator"}),
+        ({"adversary": "patch", "select": False}, {"segmenter", "image_discriminator"}),
+        ({"adversary": "pixel", "select": False}, {"segmenter", "pixel_discriminator"}),
+        ({"adversary": "pixel", "select": True}, {"segmenter", "pixel_discriminator", "image_discriminator"}),
+    ],
+)
+def test_a_rung_trains_its_own_networks_and_no_other(options, learns):
+    method = pixda(**options)
+    before = copy.deepcopy(dict(method.named_parameters()))
+    values = method.training_step(pairs().batch(0), optimizers_of(method))
+    assert moved(method, before) == learns
+    assert ("adversarial" in values) == (options["adversary"] != "none")
+    assert {"source", "target"} <= set(values)
+
+
+def test_fooling_leaves_no_gradient_on_the_discriminator_nor_telling_apart_on_the_segmenter():
+    method, batch = pixda(select=False, adversarial_weight=1000.0), pairs().batch(0)
+    seen = {}
+    hold = {name: torch.optim.SGD(groups, lr=0.0) for name, groups in method.parameter_groups().items()}
+    method.training_step(batch, hold)
+    seen["strong"] = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+    weak = pixda(select=False, adversarial_weight=0.0)
+    weak.training_step(batch, {name: torch.optim.SGD(g, lr=0.0) for name, g in weak.parameter_groups().items()})
+    for name, p in weak.named_parameters():
+        if name.startswith("pixel_discriminator"):
+            torch.testing.assert_close(p.grad, seen["strong"][name])
+    head = "segmenter.head.branches.0.weight"
+    assert not torch.allclose(dict(weak.named_parameters())[head].grad, seen["strong"][head])
+
+
+def test_the_segmenters_gradient_without_an_adversary_is_that_of_the_two_focal_losses():
+    method, (source, target) = pixda(adversary="none", select=False, stylise=False).eval(), pairs().batch(0)
+    total = method.losses(source)["segmentation"] + method.losses(target)["segmentation"]
+    wanted = torch.autograd.grad(total, list(method.segmenter.parameters()))
+    method.training_step((source, target), optimizers_of(method, 0.0))
+    for p, gradient in zip(method.segmenter.parameters(), wanted, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+def test_sizes_may_differ_a_batch_of_one_and_a_target_without_labels_are_defined():
+    method = pixda()
+    values = method.training_step(pairs(batch_size=1, height=48, width=80).batch(0), optimizers_of(method))
+    assert all(torch.isfinite(torch.tensor(v)) for v in values.values())
+    source, target = pairs().batch(0)
+    blank = LabelledImages(target.images, torch.full_like(target.labels, VOID))
+    values = method.training_step((source, blank), optimizers_of(method))
+    assert values["target"] == values["adversarial"] == 0
+
+
+def test_nan_moves_nothing():
+    method, (source, target) = pixda(), pairs().batch(0)
+    before = copy.deepcopy(dict(method.named_parameters()))
+    broken = LabelledImages(torch.full_like(target.images, float("nan")), target.labels)
+    with pytest.raises(TrainingDiverged):
+        method.training_step((source, broken), optimizers_of(method))
+    assert moved(method, before) == set()
+
+
+class TestSelection:
+    @staticmethod
+    def judged(method, scores):
+        """The method with given scores in place of the discriminator's."""
+        method.selection_scores = lambda stream, positions, step=0: torch.tensor([scores[i] for i in positions])
+        return method
+
+    def test_kept_sets_are_nested_and_the_threshold_grows(self):
+        method, stream = self.judged(pixda(), [0.1 * i for i in range(12)]), pairs()
+        kept = []
+        for step in range(6 + 4 + 1):
+            method.draw_batch(stream, step)
+            kept.append(set(method.kept.nonzero().flatten().tolist()))
+        # 12 images are 6 steps; above 0.4 are 7 images, 3 steps; above 0.8 are 3, one step; above 1.2 none: the end.
+        assert kept[:6] == [set(range(12))] * 6
+        assert kept[6:9] == [set(range(5, 12))] * 3
+        assert kept[9] == {9, 10, 11}
+        assert kept[10] == set(range(12))
+        assert not method.selecting
+
+    def test_batches_hold_kept_images_only(self):
+        method, stream = self.judged(pixda(), [0.0] * 6 + [0.5] * 6), pairs()
+        for step in range(9):
+            source, _ = method.draw_batch(stream, step)
+            if step >= 6:
+                late = torch.cat([stream.source.source.images([str(i)]).images for i in range(6, 12)])
+                assert all((image == late).flatten(1).all(1).any() for image in source.images)
+
+    def test_when_it_ends_the_adversary_rests(self):
+        method, stream = self.judged(pixda(), [0.0] * 12), pairs()
+        optimizers = optimizers_of(method)
+        values = [method.training_step(method.draw_batch(stream, step), optimizers) for step in range(8)]
+        assert all("adversarial" in v for v in values[:6])
+        assert all("adversarial" not in v for v in values[6:])
+
+    def test_the_real_scores_flip_with_the_domains(self):
+        method, stream = pixda(stylise=False), pairs()
+        scores = method.selection_scores(stream, list(range(12)))
+        assert scores.shape == (12,)
+        with torch.no_grad():
+            method.image_discriminator[-1].weight.neg_()
+            method.image_discriminator[-1].bias.neg_()
+        flipped = method.selection_scores(stream, list(range(12)))
+        assert torch.equal(scores.argsort(), flipped.argsort(descending=True))
+
+    def test_scoring_changes_no_state(self):
+        method, stream = pixda(), pairs()
+        before = copy.deepcopy(method.state_dict())
+        method.selection_scores(stream, [3, 1])
+        assert method.training
+        assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+class TestDistillation:
+    def test_the_teacher_is_the_segmenter_before_fine_tuning_and_never_moves(self):
+        method = pixda(distillation=True)
+        optimizers = optimizers_of(method)
+        assert "distillation" not in method.losses(random_images(classes=CLASSES))
+        method.training_step(pairs().batch(0), optimizers)
+        before = copy.deepcopy(method.segmenter.state_dict())
+        values = method.training_step(random_images(classes=CLASSES), optimizers)
+        assert values["distillation"] > 0
+        method.training_step(random_images(classes=CLASSES, seed=1), optimizers)
+        assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
+        assert not method.teacher.training
+        assert method.training
+
+    def test_without_it_there_is_none(self):
+        method = pixda()
+        values = method.training_step(random_images(classes=CLASSES), optimizers_of(method))
+        assert set(values) == {"segmentation"}
+        assert not any(name.startswith("teacher") for name in method.state_dict())
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7], ids=["first pass", "second pass", "fine-tuning"])
+def test_resume_is_bit_identical_in_each_phase(tmp_path, monkeypatch, stop):
+    recipe = Recipe.load("pixda_fine_tuning").with_changes(steps=8)
+    assert [phase.steps for phase in recipe.phases] == [6, 2]
+    options = {"distillation": True, "threshold": 0.0001, "source_images": 6}
+
+    def training(path, method, interrupted=False):
+        stream = pairs(sources=6)
+        data = {"both": stream, "source": stream.source, "target": stream.target}
+        if interrupted:
+            count = iter(range(100))
+            step = method.training_step
+            monkeypatch.setattr(method, "training_step", lambda *a: cut(next(count), step, *a))
+        return fit(method, recipe, data, checkpoint=path, checkpoint_every=1, progress=False)
+
+    def cut(number, step, *arguments):
+        if number == stop:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    whole = pixda(**options)
+    training(tmp_path / "whole.pt", whole)
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "parts.pt", pixda(**options), interrupted=True)
+    assert load_checkpoint(tmp_path / "parts.pt")["phase"] == (1 if stop >= 6 else 0)
+    resumed = pixda(**options)
+    history = training(tmp_path / "parts.pt", resumed)
+    assert len(history.rows) == 8
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_an_unknown_adversary_is_refused():
+    with pytest.raises(ValueError, match="adversary is one of none, patch, pixel; found 'pixels'"):
+        pixda(adversary="pixels")
+
+
+def test_an_empty_source_is_refused():
+    with pytest.raises(ValueError, match="at least one image; noise was left with none"):
+        ImageStream(Noise(0), (), 2)
