@@ -8,6 +8,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_conda_and_pip_name_the_same_packages_with_the_same_bounds(required):
     assert by_pypi_name == {name: str(requirement.specifier) for name, requirement in required.items()}
 
 
+def test_the_tests_have_what_reads_coco():
+    extras = PROJECT["optional-dependencies"]
+    assert extras["coco"]
+    assert set(extras["coco"]) <= set(extras["dev"])
+
+
 def test_every_requirement_has_a_tested_version_within_its_bounds(required, constraints):
     for name, requirement in required.items():
         (pin,) = constraints[name].specifier
@@ -87,7 +94,9 @@ def test_nothing_has_an_upper_bound(required):
 
 
 def test_whatever_the_library_imports_is_required():
-    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in requirements(PROJECT["dependencies"])}
+    extras = chain.from_iterable(lines for name, lines in PROJECT["optional-dependencies"].items() if name != "dev")
+    required = requirements([*PROJECT["dependencies"], *extras])
+    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in required}
     for path in sorted((ROOT / "fsslib").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -116,21 +125,22 @@ def files(folder: Path) -> list[Path]:
 
 
 def is_ignored(path: Path) -> bool:
-    return path.parts[:2] == ("data", "downloads") or ".ipynb_checkpoints" in path.parts
+    return path.parts[:2] in (("data", "downloads"), ("data", "cache")) or ".ipynb_checkpoints" in path.parts
 
 
 def test_downloads_stay_out_of_the_wheel(tmp_path):
     (tmp_path / "fsslib").mkdir()
     (tmp_path / "fsslib" / "__init__.py").touch()
-    (tmp_path / "data" / "downloads").mkdir(parents=True)
-    (tmp_path / "data" / "downloads" / "large.bin").write_bytes(b"x")
+    for name in ("downloads", "cache"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "large.bin").write_bytes(b"x")
     (tmp_path / "data" / "README.md").touch()
     for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     built = next(WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"]))
     names = zipfile.ZipFile(built).namelist()
     assert "fsslib/shipped/data/README.md" in names
-    assert not [name for name in names if "downloads" in name]
+    assert not [name for name in names if "large.bin" in name]
 
 
 def test_an_installed_package_finds_its_files(wheel, tmp_path):

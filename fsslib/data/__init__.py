@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fsslib.data.sampling import group_ids, in_turn
+from fsslib.data.streams import ImageSet, Relabelled
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.data.toyworld.classes import DEVELOPMENT_FOLD, TEST_FOLDS
 from fsslib.data.toyworld.domains import DOMAINS, TARGET_DOMAINS
@@ -14,7 +16,10 @@ DEFECT_SIZE = 320
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a run may ask of a data set: its folds, the domains to learn from and to test in, those tested unasked."""
+    """What a run may ask of a data set: its folds, the domains to learn from and to test in, those tested unasked.
+
+    One that `adapts` has a fixed list of classes and takes exactly one target; the others pose episodes.
+    """
 
     about: str
     open: Callable[..., FewShotTask | AdaptationTask]
@@ -23,6 +28,7 @@ class DataSet:
     default_targets: tuple[str, ...] = ()
     folds: tuple[int, ...] = (0,)
     trainable: bool = True
+    adapts: bool = False
 
 
 def open_task(
@@ -110,6 +116,52 @@ def _photos(*, fold, targets, size, **_) -> FewShotTask:
     return FewShotTask(train, train.usable_classes(minimum_images=6), tests, part.test_classes, asked)
 
 
+TEST_STREETS = 200
+"""Test images of the toy streets: of the game, and of the cities together."""
+
+HELD_OUT_STREETS = 50
+
+
+def _streets(*, targets, size, device, **_) -> AdaptationTask:
+    from fsslib.data.toyworld.streets import DEVELOPMENT_CITY, Streets, city_of
+
+    game = Streets("game", size=size, device=device)
+    (target,) = targets or ("cities",)
+    towns = Streets("real", DEVELOPMENT_CITY if target == DEVELOPMENT_CITY else "all", size=size, device=device)
+    seen = game.test_ids(TEST_STREETS + HELD_OUT_STREETS)
+    asked = in_turn(towns.test_ids(TEST_STREETS // len(towns.domains)), city_of)
+    tests = {"game": ImageSet(game, seen[:TEST_STREETS]), target: ImageSet(towns, asked)}
+    return AdaptationTask(
+        game, game.ids, towns, group_ids(towns.ids, city_of), tests, ImageSet(game, seen[TEST_STREETS:])
+    )
+
+
+def _camvid(*, targets, size, **_) -> AdaptationTask:
+    from fsslib.data.camvid import camvid_subsets, sequence_of
+
+    part = camvid_subsets(size=(size, round(size * 4 / 3)))
+    (target,) = targets or ("dusk",)
+    pool = part["dusk_train_all" if target == "dusk_all" else "dusk_train"]
+    tests = {"day": ImageSet(part["day_test"], part["day_test"].ids)}
+    tests[target] = ImageSet(part["dusk_test"], part["dusk_test"].ids)
+    groups = group_ids(pool.ids, sequence_of)
+    held_out = ImageSet(part["day_val"], part["day_val"].ids)
+    return AdaptationTask(part["day_train"], part["day_train"].ids, pool, groups, tests, held_out)
+
+
+def _streets_camvid(*, size, device, **_) -> AdaptationTask:
+    from fsslib.data.camvid import camvid_subsets, sequence_of
+    from fsslib.data.toyworld.streets import TO_CAMVID, Streets
+
+    part = camvid_subsets(size=(size, round(size * 4 / 3)))
+    streets = Streets("game", size=size, device=device)
+    game = Relabelled(streets, TO_CAMVID, part["day_train"].class_names)
+    seen = streets.test_ids(TEST_STREETS + HELD_OUT_STREETS)
+    tests = {"game": ImageSet(game, seen[:TEST_STREETS]), "day": ImageSet(part["day_test"], part["day_test"].ids)}
+    groups = group_ids(part["day_train"].ids, sequence_of)
+    return AdaptationTask(game, game.ids, part["day_train"], groups, tests, ImageSet(game, seen[TEST_STREETS:]))
+
+
 DATA_SETS = {
     "toy": DataSet(
         "drawn by the program, nothing to download",
@@ -131,5 +183,29 @@ DATA_SETS = {
         targets=("magnetic_tile", "camvid"),
         default_targets=("magnetic_tile", "camvid"),
         folds=(0, 1, 2, 3),
+    ),
+    "streets": DataSet(
+        "the toy world's streets, drawn by the program: from a clean game to towns",
+        _streets,
+        sources=("game",),
+        targets=("cities", "meadow"),
+        default_targets=("cities",),
+        adapts=True,
+    ),
+    "camvid": DataSet(
+        "CamVid, filmed from a car: from drives by day to one at dusk",
+        _camvid,
+        sources=("day",),
+        targets=("dusk", "dusk_all"),
+        default_targets=("dusk",),
+        adapts=True,
+    ),
+    "streets_camvid": DataSet(
+        "from the toy streets' game to CamVid by day, with CamVid's classes",
+        _streets_camvid,
+        sources=("game",),
+        targets=("day",),
+        default_targets=("day",),
+        adapts=True,
     ),
 }

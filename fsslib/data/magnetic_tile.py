@@ -7,7 +7,7 @@ Expected below the data folder, as the archive unpacks:
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -107,16 +107,16 @@ def find_pairs(root: Path, folder: Path) -> dict[str, tuple[Path, Path]]:
     )
     for found, other, what in ((images, masks, "mask (.png)"), (masks, images, "image (.jpg)")):
         if lonely := sorted(found.keys() - other.keys()):
+            more = f", nor have {len(lonely) - 1} more files there" if len(lonely) > 1 else ""
             raise DataError(
-                f"{found[lonely[0]]} has no {what} beside it; so have {len(lonely)} files in that folder. Unpack the "
-                "archive again, or remove them."
+                f"{found[lonely[0]]} has no {what} beside it{more}. Unpack the archive again, or remove what is alone."
             )
     if not images:
         raise DataError(f"{folder} holds no images (.jpg). Unpack the archive again.")
     return {name: (images[name], masks[name]) for name in images}
 
 
-def tiles(ids: Iterable[str]) -> dict[str, str]:
+def tiles(ids: Collection[str]) -> dict[str, str]:
     """The tile of each image, named after the lowest number among its images.
 
     "exp1_num_116934" to "exp6_num_117060" are one tile under six exposures: numbers that follow each other closely. The

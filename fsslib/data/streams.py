@@ -2,10 +2,12 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fsslib.episodes import LabelledImages, SegmentationSource, draw
+import torch
+
+from fsslib.episodes import VOID, LabelledImages, SegmentationSource, draw
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,35 @@ class ImageSet:
         """The images in order, `batch_size` at a time; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             yield self.source.images(self.ids[start : start + batch_size])
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """A source seen with another's list of classes: `table` has the new number of each of its own. Void stays void."""
+
+    source: SegmentationSource
+    table: Mapping[int, int]
+    class_names: Mapping[int, str]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def domain(self) -> str:
+        return self.source.domain
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.source.ids
+
+    def images(self, ids: Sequence[str]) -> LabelledImages:
+        """The source's images with the new numbers."""
+        batch = self.source.images(ids)
+        numbers = torch.full((VOID + 1,), VOID, device=batch.labels.device)
+        for own, new in self.table.items():
+            numbers[own] = new
+        return LabelledImages(batch.images, numbers[batch.labels], batch.domain)
 
 
 @dataclass(frozen=True)

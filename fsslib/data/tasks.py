@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fsslib.data.sampling import k_per_group
 from fsslib.data.streams import ImageSet, ImageStream, PairStream
 from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeSource, EpisodeStream, SegmentationSource
 
@@ -94,10 +95,9 @@ class AdaptationTask:
 
     def labelled_targets(self, shots: int, seed: int) -> tuple[str, ...]:
         """The K images of each group. Raises ValueError naming a group that has fewer."""
-        from fsslib.data.sampling import k_per_group
-
         group_of = {i: group for group, ids in self.target_ids_by_group.items() for i in ids}
-        return tuple(k_per_group(tuple(group_of), group_of.__getitem__, shots, f"target-{seed}"))
+        drawn = k_per_group(group_of, group_of.__getitem__, shots, seed=f"target-{seed}")
+        return tuple(i for ids in drawn.values() for i in ids)
 
     def streams(
         self, *, batch_size: int, ways: int = 1, shots: int = 1, seed: int = 0

@@ -36,6 +36,9 @@ class Method(nn.Module):
     fixed-size tensor in its state dict, so that it saves, resumes and loads with `weights_only=True`.
     """
 
+    adapts: bool = False
+    """Whether its batches are images with a fixed list of classes, from two domains, in place of episodes."""
+
     compute_dtype: torch.dtype = torch.float32
     """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""
 

@@ -70,6 +70,8 @@ class PixDA(Method):
     the softmax of the logits at the images' size; source is domain 0, target 1.
     """
 
+    adapts = True
+
     def __init__(
         self,
         backbone: Backbone,

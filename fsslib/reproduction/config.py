@@ -114,6 +114,15 @@ class RunConfig(BaseModel):
         facts = _data_set(self.data)
         if self.fold not in facts.folds:
             raise ValueError(f"unknown fold {self.fold} of {self.data}; there are {', '.join(map(str, facts.folds))}")
+        if facts.adapts and (len(self.targets) != 1 or self.ways != 1):
+            raise ValueError(
+                f"{self.data} is for domain adaptation, with one target and no ways; found targets "
+                f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
+            )
+        if _adapts(self.method) != facts.adapts:
+            kind = "a domain adaptation" if facts.adapts else "a few-shot"
+            able = ", ".join(name for name in _known("method") if _adapts(name) == facts.adapts)
+            raise ValueError(f"{self.data} needs {kind} method, found {self.method!r}; there are {able}")
         if self.steps and not facts.trainable:
             raise ValueError(f"{self.data} leaves no class to train on, found steps {self.steps}; give steps 0")
         for domain, known in ((self.source, facts.sources), *((target, facts.targets) for target in self.targets)):
@@ -166,7 +175,7 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
 
     Text for a parameter that is not text is read by the parameter's type ("none" where there may be none); a method's
     options, whose types only the method knows, become a number or a boolean where they look like one. A data set that
-    is named without targets brings its own. Raises ConfigError, which names everything that could not be read.
+    is named without source or targets brings its own. Raises ConfigError, which names everything that could not be read.
     """
     typed, problems = {}, []
     for name, value in values.items():
@@ -177,8 +186,9 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     if problems:
         raise ConfigError("\n".join(problems))
     try:
-        if typed.get("data") in _known("data") and "targets" not in typed:
-            typed["targets"] = _data_set(typed["data"]).default_targets
+        if typed.get("data") in _known("data"):
+            facts = _data_set(typed["data"])
+            typed = {"source": facts.sources[0], "targets": facts.default_targets} | typed
         return RunConfig(**typed)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error))) from error
@@ -246,6 +256,15 @@ def _known(field: str) -> Iterable[str]:
     else:
         from fsslib.data import DATA_SETS as known
     return known
+
+
+def _adapts(method: str) -> bool:
+    """Whether a method takes images with a fixed list of classes; all others take episodes."""
+    if method == RunConfig.model_fields["method"].default:
+        return False
+    from fsslib.methods import METHODS
+
+    return METHODS[method].adapts
 
 
 def _data_set(name: str) -> "DataSet":
