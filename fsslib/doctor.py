@@ -53,16 +53,24 @@ def gpu_name() -> str:
 
 def data_report() -> str:
     """Which data sets are there; for what is missing or damaged the next step."""
-    from fsslib.data import pascal
+    from fsslib.data import camvid, coco, magnetic_tile, pascal
     from fsslib.data.images import DataError
 
     root = paths.data_root()
     set_by = "FSSLIB_DATA" if os.environ.get("FSSLIB_DATA") else "the default; FSSLIB_DATA names another"
-    lines = [f"Data sets below {root} ({set_by})", "  toy      found: drawn by the program"]
-    try:
-        lines.append(f"  pascal   found: {len(pascal.read_lists(pascal.find_folder(root)))} images in its lists")
-    except DataError as error:
-        lines.append("  pascal   missing: " + str(error).replace("\n", "\n           "))
+    counts = {
+        "pascal": lambda: f"{len(pascal.read_lists(pascal.find_folder(root)))} images in its lists",
+        "coco": lambda: f"{sum(1 for _ in coco.find_folder(root)[0].glob('*.jpg'))} images of train2017",
+        "camvid": lambda: f"{len(camvid.read_lists(camvid.find_folder(root)))} images in its lists",
+        "magnetic_tile": lambda: f"{len(magnetic_tile.find_files(root))} images",
+    }
+    lines = [f"Data sets below {root} ({set_by})"]
+    lines += [f"  {name:14} found: drawn by the program" for name in ("toy", "streets")]
+    for name, count in counts.items():
+        try:
+            lines.append(f"  {name:14} found: {count()}")
+        except DataError as error:
+            lines.append(f"  {name:14} missing: " + str(error).replace("\n", "\n" + 17 * " "))
     return "\n".join(lines)
 
 

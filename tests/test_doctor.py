@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from fsslib import doctor
+from tests.data.camvid_fixture import draw_camvid
 from tests.data.voc_fixture import draw_voc
 
 
@@ -54,11 +56,14 @@ def test_a_broken_pair_ends_with_1_and_says_what_to_do(empty, capsys, monkeypatc
 
 def test_data_that_is_there_is_counted(tmp_path, monkeypatch):
     draw_voc(tmp_path)
+    draw_camvid(tmp_path)
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
     report = doctor.data_report()
     assert f"below {tmp_path} (FSSLIB_DATA)" in report
-    assert "pascal   found: " in report
-    assert "missing" not in report
+    assert re.search(r"pascal +found: \d+ images", report)
+    assert re.search(r"camvid +found: \d+ images", report)
+    assert re.search(r"coco +missing: COCO is not complete", report)
+    assert re.search(r"magnetic_tile +missing: The magnetic tiles are not complete", report)
 
 
 def test_data_that_is_missing_comes_with_the_next_step(empty):
@@ -90,4 +95,5 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
 @pytest.mark.realdata
 @pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set")
 def test_real_data_are_found():
-    assert "pascal   found: " in doctor.data_report()
+    report = doctor.data_report()
+    assert all(re.search(rf"{name} +found: ", report) for name in ("pascal", "coco", "camvid", "magnetic_tile"))

@@ -75,14 +75,7 @@ class Coco(LabelledImageSet):
         keep_originals: bool = False,
         cache: Path | str | None = None,
     ):
-        folder = (data_root() if root is None else Path(root)) / "coco"
-        self.folder, self.annotations = folder / part, folder / "annotations" / f"instances_{part}.json"
-        for needed in (self.folder, self.annotations):
-            if not needed.exists():
-                raise DataError(
-                    f"COCO is not complete: there is no {needed}.\n"
-                    + HOW_TO_GET.format(folder=folder, part=part, year=part[-4:])
-                )
+        self.folder, self.annotations = find_folder(root, part)
         cache = project_root() / "data" / "cache" if cache is None else Path(cache)
         self.label_maps, manifest = find_or_paint_label_maps(self.annotations, cache, part)
         self._files: Mapping[str, str] = manifest["images"]
@@ -124,6 +117,19 @@ class Coco(LabelledImageSet):
             )
         classes = classes_in(labels, size)
         return replace(classes, held=classes.held.union(crowds))
+
+
+def find_folder(root: Path | str | None = None, part: str = "train2017") -> tuple[Path, Path]:
+    """The folder of a part's images, and its JSON. Raises DataError with the next step when one is missing."""
+    folder = (data_root() if root is None else Path(root)) / "coco"
+    images, annotations = folder / part, folder / "annotations" / f"instances_{part}.json"
+    for needed in (images, annotations):
+        if not needed.exists():
+            raise DataError(
+                f"COCO is not complete: there is no {needed}.\n"
+                + HOW_TO_GET.format(folder=folder, part=part, year=part[-4:])
+            )
+    return images, annotations
 
 
 # From the JSON to label maps

@@ -63,12 +63,7 @@ class MagneticTile(LabelledImageSet):
         minimum_share: float = MINIMUM_SHARE,
         keep_originals: bool = False,
     ):
-        folder = (data_root() if root is None else Path(root)) / "MagneticTile"
-        self._files = {
-            f"{defect}/{name}": pair
-            for defect in DEFECTS
-            for name, pair in find_pairs(folder, folder / f"MT_{defect}" / "Imgs").items()
-        }
+        self._files = find_files(root)
         super().__init__(
             {image_id: self._scan(image_id, size, minimum_share) for image_id in self._files},
             self._load_files,
@@ -93,6 +88,16 @@ class MagneticTile(LabelledImageSet):
         if image_size != tuple(labels.shape):
             raise DataError(size_mismatch(self._files[image_id][1], image_size, tuple(labels.shape)))
         return classes_in(labels, size, minimum_share=minimum_share)
+
+
+def find_files(root: Path | str | None = None) -> dict[str, tuple[Path, Path]]:
+    """Image and mask of all defects by id. Raises DataError with the next step when something is missing."""
+    folder = (data_root() if root is None else Path(root)) / "MagneticTile"
+    return {
+        f"{defect}/{name}": pair
+        for defect in DEFECTS
+        for name, pair in find_pairs(folder, folder / f"MT_{defect}" / "Imgs").items()
+    }
 
 
 def find_pairs(root: Path, folder: Path) -> dict[str, tuple[Path, Path]]:

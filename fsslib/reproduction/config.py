@@ -175,7 +175,7 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
 
     Text for a parameter that is not text is read by the parameter's type ("none" where there may be none); a method's
     options, whose types only the method knows, become a number or a boolean where they look like one. A data set that
-    is named without source or targets brings its own. Raises ConfigError, which names everything that could not be read.
+    is named without source or targets brings its own. Raises ConfigError, naming all that could not be read.
     """
     typed, problems = {}, []
     for name, value in values.items():
