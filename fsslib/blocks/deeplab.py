@@ -46,7 +46,7 @@ class DeepLab(nn.Module):
     align_corners=True, as in all of this family, and with the image padded at its right and lower edge to a multiple of
     the stride plus one, as DeepLab's 321 and 513 pixels are: grid point k stands for pixel k * stride, the last one for
     the last pixel. Without the padding the logits of a 64-pixel image are stretched, by up to 3 pixels at stride 4 and
-    up to 7 at stride 8, which thin things do not survive.
+    up to 7 at stride 8.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, dilations: Sequence[int] = (6, 12, 18, 24)):

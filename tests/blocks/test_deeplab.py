@@ -1,0 +1,245 @@
+"""DeepLab segmenters: the head's sum, where pixels end up, gradients, and Caffe's layout of ResNet-101. 20 s."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fsslib.blocks.backbones import build_backbone
+from fsslib.blocks.deeplab import AtrousHead, DeepLab, deeplab_v2_resnet101
+
+
+def images(height, width, batch=2, seed=0):
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(num_classes=5, name="tiny", dilations=(1, 2), **options):
+    torch.manual_seed(0)
+    return DeepLab(build_backbone(name, **options), num_classes, dilations=dilations)
+
+
+# The head
+
+
+def test_the_head_is_the_sum_of_its_branches():
+    torch.manual_seed(0)
+    head, features = AtrousHead(4, 3, (1, 2, 5)), torch.randn(2, 4, 9, 7)
+    branches = list(head.branches)
+    for branch in branches:
+        nn.init.normal_(branch.bias)
+    maps = [
+        F.conv2d(features, b.weight, b.bias, padding=d, dilation=d) for b, d in zip(branches, (1, 2, 5), strict=True)
+    ]
+    torch.testing.assert_close(head(features), maps[0] + maps[1] + maps[2])
+
+
+def test_the_head_looks_as_far_as_its_dilations():
+    head = AtrousHead(1, 1, (2, 6))
+    for branch in head.branches:
+        nn.init.ones_(branch.weight)
+    point = torch.zeros(1, 1, 21, 21)
+    point[0, 0, 10, 10] = 1
+    seen = head(point)[0, 0]
+    expected = torch.zeros(21, 21)
+    for dilation in (2, 6):
+        for row in (-dilation, 0, dilation):
+            for column in (-dilation, 0, dilation):
+                expected[10 + row, 10 + column] += 1
+    assert torch.equal(seen, expected)
+
+
+def test_defaults_and_initialisation_of_the_head():
+    torch.manual_seed(0)
+    head = AtrousHead(512, 19)
+    assert (
+        [b.dilation for b in head.branches] == [b.padding for b in head.branches] == [(d, d) for d in (6, 12, 18, 24)]
+    )
+    assert sum(p.numel() for p in head.parameters()) == 4 * (512 * 19 * 9 + 19)
+    weights = torch.stack([b.weight for b in head.branches])
+    assert weights.mean().item() == pytest.approx(0, abs=2e-4)
+    assert weights.std().item() == pytest.approx(0.01, rel=0.02)
+    assert all((b.bias == 0).all() for b in head.branches)
+
+
+@pytest.mark.parametrize("dilations", [(), (6, 0)])
+def test_dilations_that_are_none_are_refused(dilations):
+    with pytest.raises(ValueError, match="dilations are one or more numbers from 1 on; found"):
+        AtrousHead(4, 3, dilations)
+
+
+# The segmenter
+
+
+@given(height=st.integers(1, 70), width=st.integers(1, 70), batch=st.integers(1, 2))
+@settings(deadline=None, max_examples=15)
+def test_logits_have_the_size_of_the_images(height, width, batch):
+    segmenter = seeded().eval()
+    with torch.no_grad():
+        assert segmenter(images(height, width, batch)).shape == (batch, 5, height, width)
+
+
+@pytest.mark.parametrize(("name", "options"), [("resnet18", {"stages": ("layer3",)}), ("vgg16", {})])
+def test_other_backbones_give_their_last_stage(name, options):
+    with torch.device("meta"):
+        segmenter = DeepLab(build_backbone(name, **options), 11, dilations=(1, 2, 4, 8))
+        assert segmenter(torch.empty(2, 3, 120, 160)).shape == (2, 11, 120, 160)
+    assert segmenter.head.branches[0].in_channels == segmenter.backbone.channels[-1]
+
+
+class Sampler(nn.Module):
+    """A backbone that does nothing but take every fourth pixel, as the centres of its convolutions would."""
+
+    channels, strides = (3,), (4,)
+
+    def forward(self, images):
+        return (images[:, :, ::4, ::4],)
+
+
+def plain_segmenter():
+    """A DeepLab whose logits are the image, as far as its grid knows it."""
+    segmenter = seeded()
+    segmenter.backbone, segmenter.head = Sampler(), AtrousHead(3, 3, (1,))
+    nn.init.dirac_(segmenter.head.branches[0].weight)
+    return segmenter
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 32), (30, 47)])
+def test_pixels_end_up_where_they_were(size):
+    """A ramp comes back as a ramp, up to the last grid point that is a pixel of the image."""
+    height, width = size
+    ramp = (torch.arange(height)[:, None] * 2.0 + torch.arange(width)).expand(1, 3, height, width)
+    with torch.no_grad():
+        logits = plain_segmenter()(ramp)
+    inside = (..., slice((height - 1) // 4 * 4 + 1), slice((width - 1) // 4 * 4 + 1))
+    torch.testing.assert_close(logits[inside], ramp[inside])
+    assert (logits - ramp).abs().max() <= 2 * 1.5 + 1.5
+    # Without the padding the grid is stretched.
+    stretched = F.interpolate(ramp[:, :, ::4, ::4], size, mode="bilinear", align_corners=True)
+    if (height - 1) % 4:
+        assert (stretched - ramp).abs().max() > 2
+
+
+def test_a_size_of_a_multiple_of_the_stride_plus_one_is_not_padded():
+    segmenter = seeded().eval()
+    x = images(33, 49)
+    with torch.no_grad():
+        coarse = segmenter.head(segmenter.backbone(x)[-1])
+        assert coarse.shape[-2:] == (9, 13)
+        expected = F.interpolate(coarse, (33, 49), mode="bilinear", align_corners=True)
+        assert torch.equal(segmenter(x), expected)
+
+
+def test_every_parameter_gets_a_gradient_and_copies_are_independent():
+    segmenter = seeded(dilations=(1, 2, 4, 8))
+    teacher = copy.deepcopy(segmenter)
+    segmenter(images(32, 32)).square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in segmenter.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in segmenter.head.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+    fresh = seeded(dilations=(1, 2, 4, 8))
+    fresh.load_state_dict(segmenter.state_dict())
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(images(32, 32)), segmenter.eval()(images(32, 32)))
+
+
+def test_bfloat16_is_close():
+    segmenter = seeded().eval()
+    with torch.no_grad():
+        exact = segmenter(images(32, 32))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            coarse = segmenter(images(32, 32))
+    assert torch.isfinite(coarse).all()
+    torch.testing.assert_close(coarse.float(), exact, rtol=0.1, atol=0.05 * exact.abs().max().item())
+
+
+# DeepLab-V2 with ResNet-101
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """On the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        return deeplab_v2_resnet101(19)
+
+
+def test_the_grid_of_the_paper(paper):
+    """Also on the bare image, which the release does not pad."""
+    picture = torch.empty(1, 3, 512, 1024, device="meta")
+    seen = {}
+
+    def remember(name):
+        return lambda module, _, output: seen.setdefault(name, []).append(tuple(output.shape[1:]))
+
+    for name in ("conv1", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+        paper.backbone.network.get_submodule(name).register_forward_hook(remember(name))
+    paper.backbone(picture)
+    assert paper(picture).shape == (1, 19, 512, 1024)
+    bare, padded = ({name: shapes[i] for name, shapes in seen.items()} for i in (0, 1))
+    assert bare == {
+        "conv1": (64, 256, 512),
+        "maxpool": (64, 129, 257),
+        "layer1": (256, 129, 257),
+        "layer2": (512, 65, 129),
+        "layer3": (1024, 65, 129),
+        "layer4": (2048, 65, 129),
+    }
+    assert {name: padded[name] for name in list(padded)[1:]} == {name: bare[name] for name in list(bare)[1:]}
+
+
+def test_strides_are_on_the_first_1x1_convolutions_and_dilations_whole(paper):
+    network = paper.backbone.network
+    for stage, stride, dilation in (("layer1", 1, 1), ("layer2", 2, 1), ("layer3", 1, 2), ("layer4", 1, 4)):
+        blocks = network.get_submodule(stage)
+        assert [block.conv1.stride[0] for block in blocks] == [stride] + [1] * (len(blocks) - 1)
+        assert blocks[0].downsample[0].stride == (stride, stride)
+        for block in blocks:
+            assert block.conv2.stride == block.conv3.stride == (1, 1)
+            assert block.conv2.dilation == block.conv2.padding == (dilation, dilation)
+    assert [len(network.get_submodule(f"layer{i}")) for i in (1, 2, 3, 4)] == [3, 4, 23, 3]
+
+
+def test_one_head_and_batch_norm_whose_affine_alone_is_frozen(paper):
+    assert [b.dilation[0] for b in paper.head.branches] == [6, 12, 18, 24]
+    trunk = 44_549_160 - 2_049_000  # torchvision's, without the classifier
+    assert sum(p.numel() for p in paper.parameters()) == trunk + 4 * (2048 * 19 * 9 + 19)
+    norms = [m for m in paper.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 104
+    frozen = {id(p) for m in norms for p in m.parameters()}
+    assert all(p.requires_grad is (id(p) not in frozen) for p in paper.parameters())
+    assert all(m.training for m in norms)
+    assert all(not m.training for m in copy.deepcopy(paper).eval().modules())
+
+
+def test_the_dense_map_refines_the_strided_one_of_caffe():
+    """Taking the strides out and dilating keeps what pretrained weights mean: every fourth point is the strided map."""
+    torch.manual_seed(0)
+    dense = deeplab_v2_resnet101(2).backbone.double().eval()
+    strided = copy.deepcopy(dense)
+    for name in ("layer3", "layer4"):
+        stage = strided.network.get_submodule(name)
+        stage[0].conv1.stride = stage[0].downsample[0].stride = (2, 2)
+        for block in stage:
+            block.conv2.dilation = block.conv2.padding = (1, 1)
+    with torch.no_grad():
+        x = images(65, 65, batch=1).double()
+        fine, coarse = dense(x)[0], strided(x)[0]
+    assert fine.shape[-2:] == (9, 9)
+    torch.testing.assert_close(fine[:, :, ::4, ::4], coarse)
+
+
+def test_a_training_step_moves_statistics_and_weights_but_no_affine():
+    torch.manual_seed(0)
+    segmenter = deeplab_v2_resnet101(2)
+    norm = segmenter.backbone.network.layer4[2].bn3
+    before = norm.running_mean.clone(), norm.weight.clone()
+    logits = segmenter(images(17, 33, batch=1))
+    logits.square().mean().backward()
+    assert logits.shape == (1, 2, 17, 33)
+    assert not torch.equal(norm.running_mean, before[0])
+    assert norm.weight.grad is None
+    assert segmenter.backbone.network.conv1.weight.grad.abs().sum() > 0
+    assert all(b.weight.grad.abs().sum() > 0 for b in segmenter.head.branches)
