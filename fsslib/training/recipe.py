@@ -85,9 +85,9 @@ class Recipe(_Strict):
         return cls.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
 
     def with_changes(self, *, steps: int | None = None, learning_rate: float | None = None) -> "Recipe":
-        """The recipe with its phases scaled to `steps` in all, or with another learning rate of the segmenter.
+        """The recipe with its phases scaled to `steps` in all, or with another peak learning rate of the segmenter.
 
-        Other optimisers (a memory's, a discriminator's) keep theirs.
+        A phase with a tenth of the peak keeps a tenth; other optimisers (a memory's, a discriminator's) keep theirs.
         """
         phases = list(self.phases)
         if steps is not None:
@@ -97,11 +97,12 @@ class Recipe(_Strict):
         if learning_rate is not None:
             if not learning_rate > 0:
                 raise ValueError(f"A learning rate is above 0; found {learning_rate}.")
+            peak = max((p.optimizers["segmenter"].lr for p in phases if "segmenter" in p.optimizers), default=1.0)
             phases = [
                 p.model_copy(
                     update={
                         "optimizers": {
-                            k: o.model_copy(update={"lr": learning_rate}) if k == "segmenter" else o
+                            k: o.model_copy(update={"lr": learning_rate * (o.lr / peak)}) if k == "segmenter" else o
                             for k, o in p.optimizers.items()
                         }
                     }

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from fsslib import paths
 from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
 from fsslib.data.toyworld import DOMAINS, ToyWorld
-from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, EpisodeStream, write_atomically
+from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, write_atomically
 from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
 from fsslib.training.evaluate import evaluate
@@ -181,21 +182,29 @@ class Evaluating:
 
 @dataclass(frozen=True)
 class Training:
-    """Steps of Remember the Difference on batches drawn beforehand, with one set of its switches and with another."""
+    """Steps of RtD or PixDA on batches drawn beforehand, with one set of its switches and with another."""
 
+    method: str
     baseline: dict[str, str | bool]
     contender: dict[str, str | bool]
     steps: int
 
     def __call__(self) -> tuple[Work, Work]:
-        task = open_task("toy", fold=0)
-        stream = EpisodeStream(task.train, task.train_classes, batch_size=8)
+        if self.method == "pixda":
+            task = open_task("streets", source="game", targets=("meadow",), size=48)
+            stream = task.streams(batch_size=4, shots=5)["both"]
+        else:
+            task = open_task("toy", fold=0)
+            stream = task.streams(batch_size=8)["source"]
         batches = [stream.batch(number) for number in range(4)]
-        return self._work(batches, self.baseline), self._work(batches, self.contender)
+        return tuple(
+            self._work(batches, switches | task.method_options) for switches in (self.baseline, self.contender)
+        )
 
-    def _work(self, batches: list[Episode], switches: dict[str, str | bool]) -> Work:
-        method = build_method("rtd", weights="tiny-toy-fold0.pt", **switches).train()
-        optimizers = Recipe.load("rtd").optimizers_of(0, method)
+    def _work(self, batches: list[Any], switches: dict[str, Any]) -> Work:
+        weights = "none" if self.method == "pixda" else "tiny-toy-fold0.pt"
+        method = build_method(self.method, weights=weights, **switches).train()
+        optimizers = Recipe.load(self.method).optimizers_of(0, method)
 
         def train() -> None:
             for number in range(self.steps):
@@ -265,18 +274,21 @@ def cases(scale: float = 1.0) -> list[Case]:
             work = Evaluating(resize, drawing, count)
             found.append(Case(name, "episodes", "one by one", "batches of 25", count, goal, work, memory=True))
     rtd_baseline = {"contrast": False, "source": "none", "target": "none"}
-    for name, first, contender, second, goal in (
-        ("RtD", "all of it", "its baseline", ({}, rtd_baseline), None),
+    narrow = {"select": False, "discriminator_width": 16}
+    for name, method, first, contender, second, goal in (
+        ("RtD", "rtd", "all of it", "its baseline", ({}, rtd_baseline), None),
         (
             "RtD's memory, as many passes",
+            "rtd",
             "memory",
             "mixing samples",
             ({"target": "none"}, {"source": "mix", "target": "none"}),
             "1.1 or less",
         ),
+        ("PixDA", "pixda", "A*S*B", "joint, stylised", (narrow, narrow | {"adversary": "none"}), None),
     ):
-        count = scaled(20)
-        found.append(Case(f"training, {name}", "steps", first, contender, count, goal, Training(*second, count), True))
+        count, work = scaled(20), Training(method, *second, scaled(20))
+        found.append(Case(f"training, {name}", "steps", first, contender, count, goal, work, True))
     size, goal = max(64, round(400 * scale)), "1.5 or more" if has_bf16_instructions() else None
     return [
         *found,

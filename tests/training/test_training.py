@@ -266,9 +266,10 @@ def test_recipes_are_strict_and_scale():
     spec = recipe.phases[0].optimizers["segmenter"]
     assert (spec.lr, spec.momentum, spec.weight_decay) == (1e-5, 0.99, 5e-4)
     assert [p.steps for p in RECIPE.with_changes(steps=5).phases] == [2, 3]
-    faster = RECIPE.with_changes(learning_rate=0.5).phases[1].optimizers
-    before = RECIPE.phases[1].optimizers["discriminator"]
-    assert faster["segmenter"].lr == 0.5
+    first, second = (phase.optimizers for phase in RECIPE.with_changes(learning_rate=0.5).phases)
+    faster, before = second, RECIPE.phases[1].optimizers["discriminator"]
+    assert first["segmenter"].lr == 0.5
+    assert faster["segmenter"].lr == pytest.approx(0.05), "a phase keeps its share of the peak"
     assert faster["discriminator"] == before, "the rate of a run is the segmenter's"
     with pytest.raises(ValueError, match="No recipe 'sg_two'"):
         Recipe.load("sg_two")
