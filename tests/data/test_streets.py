@@ -116,23 +116,31 @@ def test_pictures_are_frozen(drawn):
     """
     for domain, (counts, mean) in FROZEN.items():
         labels = drawn[domain].labels[:8]
-        for name, count in counts.items():
+        for name, count in zip(FROZEN_CLASSES, counts):
             assert (labels == {**CLASSES, "void": VOID}[name]).sum().item() == pytest.approx(count, abs=6)
-        assert drawn[domain].images[:8].mean().item() == pytest.approx(mean, abs=1e-3)
+        assert drawn[domain].images[:8].mean().item() == pytest.approx(mean, abs=5e-4)
 
 
-FROZEN: dict[str, tuple[dict[str, int], float]] = {}
+FROZEN_CLASSES = ("road", "building", "sign", "sky", "rider", "car", "void")
+FROZEN = {
+    "game": ((16580, 20256, 278, 13332, 610, 2544, 3475), 0.5146),
+    "harbour": ((16977, 19965, 218, 10500, 266, 4473, 3732), 0.4288),
+    "hillside": ((15477, 17982, 201, 13431, 339, 3745, 3610), 0.4954),
+    "oldtown": ((14998, 26447, 635, 6716, 330, 971, 3664), 0.4006),
+    "suburb": ((16379, 12362, 436, 16636, 244, 4252, 3339), 0.4756),
+    "meadow": ((15539, 17157, 457, 13162, 233, 3102, 3671), 0.4402),
+}
 
 
 def test_looks_differ_in_colour_statistics(drawn):
-    """What makes the shift: in every town, road and trees have other colours than in the game."""
-    for name in ("road", "tree"):
-        means = {}
-        for domain in DOMAINS:
-            pixels = drawn[domain].images.permute(0, 2, 3, 1)[drawn[domain].labels == CLASSES[name]]
-            means[domain] = pixels.mean(0)
-        for domain in (*CITIES, DEVELOPMENT_CITY):
-            assert (means[domain] - means["game"]).abs().max() > 0.04
+    """What makes the shift: in every town the classes have other colours than in the game."""
+
+    def colours(domain: str) -> torch.Tensor:
+        pixels = drawn[domain].images.permute(0, 2, 3, 1)
+        return torch.stack([pixels[drawn[domain].labels == number].mean(0) for number in CLASS_NAMES])
+
+    for domain in (*CITIES, DEVELOPMENT_CITY):
+        assert (colours(domain) - colours("game")).abs().mean() > 0.05
 
 
 def test_towns_differ_from_one_another(drawn):
@@ -188,7 +196,7 @@ def test_all_cities_together_are_the_same_pictures(drawn):
 
 
 def test_every_class_has_its_own_in_camvid():
-    camvid = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
+    camvid = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
     named = {"person": "pedestrian", "rider": "bicyclist"}
     assert sorted(TO_CAMVID.values()) == list(range(11))
     assert all(camvid[TO_CAMVID[number]] == named.get(name, name) for number, name in CLASS_NAMES.items())

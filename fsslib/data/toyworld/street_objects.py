@@ -85,21 +85,21 @@ def place_things(view: View, look: Look) -> Things:
         return (f"car {direction}",) * (8 - vans) + (f"van {direction}",) * vans
 
     away, coming, riding, walkers = mixed("away"), mixed("coming"), ("rider away",), ("walker", "walker in a dress")
-    add(away, look.parked, right - 1.15, 5.5, 7.5, 2.5, look.cars, count=4, mirror=1.0)
-    add(coming, look.parked, left + 1.15, 6.5, 7.5, 2.5, look.cars, count=4, mirror=1.0)
+    add(away, look.parked, right - 1.15, 6.5, 7.0, 2.5, look.cars, count=4, mirror=1.0)
+    add(coming, look.parked, left + 1.15, 7.0, 7.0, 2.5, look.cars, count=4, mirror=1.0)
     add(away, look.driving, (middle + right) / 2 - 0.7, 9, 0, 26, look.cars, mirror=1.0)
     add(coming, look.driving, (middle + left) / 2 + 0.6, 9, 16, 14, look.cars, count=2, mirror=1.0)
     for edge, side, front in ((left, -1.0, view.left_front), (right, 1.0, view.right_front)):
         walk = front[:, None] - edge
         add(look.tree_kinds, look.trees, edge + 1.1 * side, 9, 12, 8, look.leaves, count=3, scale=(0.8, 1.2))
-        add(look.post_kinds, look.posts, edge + 0.5 * side, 7, 9, 7, look.clothes, count=3, mirror=-side)
+        add(look.post_kinds, look.posts, edge + 0.5 * side, 6, 7, 6, look.clothes, count=3, mirror=-side)
         place = edge + 0.55 * walk
-        add(walkers, look.persons, place, 6.5, 6, 6, look.clothes, count=3, sideways=0.3 * walk, scale=(0.8, 1.1))
+        add(walkers, look.persons, place, 5.5, 4.5, 4.5, look.clothes, count=3, sideways=0.3 * walk, scale=(0.8, 1.1))
         add(("bin",), 0.22, edge + 1.7 * side, 6, 0, 14, look.clothes)
-    add(walkers, 0.35 * look.persons, middle, 10, 0, 14, look.clothes, sideways=3.0)
-    add(riding, look.riders, right - 2.3, 7, 0, 13, look.clothes, sideways=0.5)
-    add(riding, 0.7 * look.riders, left + 2.5, 8, 0, 14, look.clothes, sideways=0.5)
-    add(("rider across",), 0.6 * look.riders, middle, 9, 0, 12, look.clothes, sideways=3.5)
+    add(walkers, 0.35 * look.persons, middle, 8, 0, 9, look.clothes, sideways=3.0)
+    add(riding, look.riders, right - 2.3, 6, 0, 9, look.clothes, sideways=0.5)
+    add(riding, 0.7 * look.riders, left + 2.5, 7, 0, 9, look.clothes, sideways=0.5)
+    add(("rider across",), 0.6 * look.riders, middle, 8, 0, 8, look.clothes, sideways=3.5)
 
     there, kind, x, z, scale, mirror, palette = (torch.cat(columns, 1) for columns in zip(*groups))
     there &= z < view.end[:, None]

@@ -39,6 +39,7 @@ class Draws:
 
     def __init__(self, seeds: Int[Tensor, "B"], stream: int, count: int, *shape: int):
         self._numbers = iter(uniform(seeds, stream, count, *shape).unbind(1))
+        self._device = seeds.device
 
     def between(self, limits: tuple[float, float]) -> Tensor:
         return limits[0] + (limits[1] - limits[0]) * next(self._numbers)
@@ -51,7 +52,7 @@ class Draws:
 
     def colour(self, colours: tuple[str, ...]) -> Tensor:
         """One of the colours [..., 3], a little brighter or darker."""
-        table = rgb(colours, next(self._numbers).device)
+        table = rgb(colours, self._device)
         return table[self.index(len(colours))] * self.between((0.93, 1.07))[..., None]
 
 

@@ -39,11 +39,14 @@ def _vehicle(front: bool, width: float, belt: float, top: float, length: float, 
     """Slices from the far to the near end make the flanks; the near end carries lamps, glass and a number plate."""
     cabin, middle = (top - belt) / 2, (belt + 0.3) / 2
     parts = [_part(0, 0.04, width * 1.06, 0.1, _BLACK, 0.6, opacity=0.5)]
-    for k in range(4, 0, -1):
-        z = length * k / 4
+    for k in range(5, 0, -1):
+        z = length * k / 5
         parts.append(_part(0, middle, width, (belt - 0.3) / 2, _MAIN, 0.74, z=z))
-        if k < 4 or top > 1.8:
-            parts.append(_part(0, belt + cabin, width * 0.9, cabin, _GLASS if k != 2 else _MAIN, 0.8, z=z, taper=taper))
+        if k < 5 or top > 1.8:
+            pillar = k == 5 or (k == 3 and top < 1.8)
+            parts.append(
+                _part(0, belt + cabin, width * 0.88, cabin, _MAIN if pillar else _GLASS, 0.8, z=z, taper=taper / 2)
+            )
     for x in (-0.78 * width, 0.78 * width):
         parts += [
             _part(x, 0.3, 0.2 * width, 0.3, _BLACK, z=0.82 * length),
@@ -70,7 +73,7 @@ def _crown(*discs: tuple[float, float, float, float]) -> list[Part]:
     return parts
 
 
-def _post(height: float, half_width: float = 0.09) -> list[Part]:
+def _post(height: float, half_width: float = 0.11) -> list[Part]:
     return [_shadow(0.3), _part(0, height / 2, half_width, height / 2, _GREY)]
 
 
@@ -118,10 +121,10 @@ def _riding_across() -> list[Part]:
 
 
 _KINDS: dict[str, tuple[int, list[Part]]] = {
-    "car away": (CAR, _vehicle(False, 0.92, 0.95, 1.5, 4.2, 0.22)),
-    "car coming": (CAR, _vehicle(True, 0.92, 0.92, 1.48, 4.2, 0.26)),
-    "van away": (CAR, _vehicle(False, 1.02, 1.15, 2.35, 4.8, 0.06)),
-    "van coming": (CAR, _vehicle(True, 1.02, 1.1, 2.3, 4.8, 0.1)),
+    "car away": (CAR, _vehicle(False, 0.92, 0.95, 1.5, 3.6, 0.22)),
+    "car coming": (CAR, _vehicle(True, 0.92, 0.92, 1.48, 3.6, 0.26)),
+    "van away": (CAR, _vehicle(False, 1.02, 1.15, 2.35, 4.2, 0.06)),
+    "van coming": (CAR, _vehicle(True, 1.02, 1.1, 2.3, 4.2, 0.1)),
     "round": (
         TREE,
         [
@@ -150,7 +153,7 @@ _KINDS: dict[str, tuple[int, list[Part]]] = {
     "lamp": (
         POLE,
         [
-            *_post(5.2, 0.11),
+            *_post(5.2, 0.14),
             _part(0.6, 5.2, 0.66, 0.06, _GREY),
             _part(1.15, 5.12, 0.3, 0.09, _GREY, 0.8),
             _disc(1.15, 5.02, 0.2, 0.07, _WHITE),
