@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
@@ -151,6 +151,29 @@ def label_picture(labels: Int[Tensor, "H W"], class_names: Mapping[int, str]) ->
     return table[labels.cpu().numpy()]
 
 
+def show_class_weights(
+    image: Float[Tensor, "3 H W"],
+    marked: Bool[Tensor, "H W"],
+    balance: Float[Tensor, "H W"],
+    difficulty: Float[Tensor, "H W"],
+    *,
+    side: float = 1.5,
+) -> Figure:
+    """A street and its balance and difficulty maps, with the pixels of one class standing out; `side` is a height.
+
+    B is drawn from 0 to 1, S from 0 to 3.
+    """
+    width = side * image.shape[2] / image.shape[1]
+    figure, axes = plt.subplots(1, 3, figsize=(3 * width + 1.2, side + 0.4), dpi=DPI, layout="compressed")
+    draw_image(axes[0], image, marked.long()).set_title("the class", fontsize=9, color=INK, pad=4)
+    for ax, values, title, top in zip(axes[1:], (balance, difficulty), ("B: balance", "S: difficulty"), (1, 3)):
+        _plain(ax).imshow(values.cpu().numpy(), cmap=SCORE_MAP, vmin=0, vmax=top, interpolation="nearest")
+        _outline(ax, marked.long(), "white")
+        ax.set_title(title, fontsize=9, color=INK, pad=4)
+        _colour_bar(figure, [ax], (0, top))
+    return figure
+
+
 def show_answers(
     method: Method, exams: Mapping[str, EpisodeSet | ImageSet], *, count: int = 3, side: float | None = None
 ) -> Figure:
@@ -173,10 +196,10 @@ def show_answers(
     ratio = next(iter(rows.values()))[0][1].shape[1] / next(iter(rows.values()))[0][1].shape[0]
     size = (height * ratio * columns + 0.4, (height + 0.05) * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), columns, figsize=size, dpi=DPI, layout="compressed", squeeze=False)
-    for (domain, row), line in zip(rows.items(), axes):
+    for number, ((domain, row), line) in enumerate(zip(rows.items(), axes)):
         for ax, (title, picture) in zip(line, row):
             _plain(ax).imshow(picture, interpolation="nearest")
-            if line is axes[0]:
+            if number == 0:
                 ax.set_title(title, fontsize=9, color=INK, pad=4)
         for ax in line[len(row) :]:
             ax.set_axis_off()
@@ -278,6 +301,30 @@ def show_history(history: History, names: Sequence[str] = (), *, smooth: int = 2
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", alpha=0.25)
     ax.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def show_rungs(rungs: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
+    """The rungs of a ladder as bars from the top down: their mean over runs, and every run as a point.
+
+    A rung without runs says so in place of a bar.
+    """
+    figure, ax = plt.subplots(figsize=(6.4, 0.42 * len(rungs) + 0.7), dpi=DPI, layout="constrained")
+    for row, (rung, values) in enumerate(rungs.items()):
+        if not values:
+            ax.text(
+                0.01, -row, "not run yet", fontsize=8, color="#8a8a94", va="center", transform=ax.get_yaxis_transform()
+            )
+            continue
+        ax.barh(-row, sum(values) / len(values), height=0.6, color=MASK_COLOURS[1], alpha=0.35)
+        ax.scatter(values, [-row] * len(values), s=14, color=MASK_COLOURS[1], linewidths=0, zorder=3)
+    ax.set_yticks([-row for row in range(len(rungs))], list(rungs), fontsize=9)
+    ax.set_ylim(0.5 - len(rungs), 0.5)
+    ax.set_xlim(left=0)
+    ax.set_title(title, fontsize=9.5, color=INK, loc="left")
+    ax.grid(axis="x", alpha=0.25)
+    ax.tick_params(left=False, labelsize=9)
+    ax.spines[["top", "right", "left"]].set_visible(False)
     return figure
 
 

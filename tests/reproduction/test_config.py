@@ -1,5 +1,6 @@
 """Parameters of a run: strict inside, text read by type at the boundary, errors that name what there is. About 1 s."""
 
+import hashlib
 import json
 
 import pytest
@@ -131,7 +132,33 @@ def test_text_that_is_no_number_is_refused():
         assert next(iter(values)) in error_of(values)
 
 
-def test_a_data_set_without_targets_named_brings_its_own():
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"data": "streets"}, "streets needs a domain adaptation method, found 'sg_one'; there are pixda"),
+        ({"method": "pixda"}, "toy needs a few-shot method, found 'pixda'; there are prototype, sg_one, rtd"),
+        ({"data": "streets", "method": "pixda", "ways": 2}, "one target and no ways; found targets cities and ways 2"),
+        ({"data": "streets", "method": "pixda", "targets": ["cities", "meadow"]}, "found targets cities, meadow"),
+        (
+            {"data": "streets", "method": "pixda", "source": "photo"},
+            "unknown domain 'photo' of streets",
+        ),
+    ],
+)
+def test_data_and_method_must_be_of_one_kind(values, reason):
+    assert reason in error_of(values)
+
+
+def test_a_parameter_that_came_later_leaves_earlier_hashes_alone():
+    earlier = RunConfig().model_dump(mode="json", exclude={"output", "device", "recipe"})
+    content = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
+    assert RunConfig().sha256 == hashlib.sha256(content.encode()).hexdigest()
+    assert RunConfig(recipe="sg_one").sha256 != RunConfig().sha256
+
+
+def test_a_data_set_without_source_or_targets_named_brings_its_own():
+    streets = parse({"data": "streets", "method": "pixda"})
+    assert (streets.source, streets.targets) == ("game", ("cities",))
     assert parse({"data": "pascal"}).targets == ()
     assert parse({"data": "toy"}).targets == toyworld.TARGET_DOMAINS
     assert parse({"data": "toy", "targets": []}).targets == ()

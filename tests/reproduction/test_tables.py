@@ -8,7 +8,19 @@ from fsslib import paths
 from fsslib.reproduction import tables
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, expand
-from fsslib.reproduction.tables import by_unit, cell, fill, rtd_differences, rtd_scores, toy_differences, toy_scores
+from fsslib.reproduction.tables import (
+    by_unit,
+    cell,
+    fill,
+    pixda_differences,
+    pixda_scores,
+    rtd_differences,
+    rtd_real_differences,
+    rtd_real_scores,
+    rtd_scores,
+    toy_differences,
+    toy_scores,
+)
 
 
 def run(label, fold, seed, **miou):
@@ -62,6 +74,38 @@ def test_the_ablation_is_held_against_its_baseline_and_its_controls():
     assert rows["Cons minus BS"].startswith("+1.0")
     assert rows["all minus control: mixing samples"].startswith("+3.0")
     assert rows["all minus control: random items"] == "–"
+
+
+def street_run(label, seed, cities, pole, road=0.9):
+    score = {"miou": cities, "images": 7, "per_class": {"road": road, "pole": pole, "sign": pole, "rider": None}}
+    return run(label, 0, seed) | {"scores": {"game": score, "cities": score}}
+
+
+def test_the_ladder_has_a_column_for_the_rare_classes():
+    gains = {"joint": 0.0, "A": 0.01, "A*S*B": 0.03}
+    runs = [street_run(label, s, 0.4 + g, 0.1 + 2 * g + 0.01 * s) for label, g in gains.items() for s in range(5)]
+    table = pixda_scores(runs)
+    assert table.head == ("", "runs", "game", "cities", "cities, rare classes")
+    assert table.rows[2][:2] == ("A*S*B", "5")
+    assert table.rows[2][4].startswith("18.0 [")
+    assert "7 test images a run" in table.note
+    rows = {row[0]: row for row in pixda_differences(runs).rows}
+    assert rows["A*S*B minus A"][2].startswith("+2.0")
+    assert rows["A*S*B minus A"][3].startswith("+4.0")
+    assert rows["joint minus source only"][1:] == ("–", "–", "–")
+
+
+def test_photographs_are_shown_with_their_floor():
+    gains = {"BS": 0.0, "all": 0.1}
+    runs = [
+        run(label, 3, s, photo=0.3, magnetic_tile=0.4 + g, camvid=0.4) for label, g in gains.items() for s in (0, 1)
+    ]
+    for r in runs:
+        r["floors"]["by_domain"] = {"photo": 0.2, "magnetic_tile": 0.25, "camvid": 0.15}
+    assert rtd_real_scores(runs).rows[0] == ("everything marked", "20.0", "25.0", "15.0")
+    assert [row[0] for row in rtd_real_scores(runs).rows[1:]] == ["BS", "all"]
+    gain = {row[0]: row[2] for row in rtd_real_differences(runs).rows}["all minus BS"]
+    assert gain.startswith("+10.0 (n=2, too few")
 
 
 def test_markdown_and_html_escape_and_line_up():

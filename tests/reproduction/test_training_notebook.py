@@ -69,7 +69,7 @@ def test_the_executed_copy_shows_scores_and_pictures(folder):
     assert "learning_rate = 0.001" in "".join(cell.source for cell in cells)
     assert RunConfig(**json.loads((folder / "result.json").read_text())["config"]).run_id in text
     for domain in ("photo", "sketch"):
-        assert f"\n{domain:12} " in text
+        assert f"\n{domain:14} " in text
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     assert not any(output.get("name") == "stderr" for output in outputs)
 
@@ -80,3 +80,28 @@ def test_a_second_call_repeats_nothing(folder, capsys):
     assert main(["run", str(folder / "run-config.yaml"), "--output", str(folder)]) == 0
     assert "finished before; --force repeats it" in capsys.readouterr().out
     assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """A finished run of the other kind: a segmenter that is carried to another domain."""
+    folder = tmp_path_factory.mktemp("adapted")
+    flags = ["--method=pixda", "--data=streets", "--targets=meadow", "--shots=2", "--steps=4", "--batch-size=2"]
+    small = ["--image-size=32", "--episodes=6", "--checkpoint-every=2", "--method-options=discriminator_width=4"]
+    assert main(["run", *flags, *small, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_segmenter_leaves_the_same_record(adapted):
+    result = read_result(adapted / "result.json")
+    assert list(result["scores"]) == ["game", "meadow"]
+    assert result["classes"]["test"][:2] == ["road", "pavement"]
+    for domain, score in result["scores"].items():
+        meter = read_meter(adapted / "result.json", domain)
+        assert meter.compute().miou == score["miou"]
+        assert score["images"] == 6
+        assert result["floors"]["by_domain"][domain] == meter.without_looking()
+    assert result["best"]["step"] in (2, 4)
+    assert set(result["best"]["scores"]) == {"game", "meadow"}
+    assert config_of(adapted / "result.json").shots == 2

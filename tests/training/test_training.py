@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from fsslib.data import open_task
+from fsslib.data.streams import ImageSet
 from fsslib.data.toyworld import ToyWorld
-from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeStream, write_atomically
+from fsslib.episodes import VOID, EpisodeManifest, EpisodeSet, EpisodeStream, write_atomically
 from fsslib.methods import build_method
 from fsslib.methods.base import Method, TrainingDiverged
 from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from fsslib.training.evaluate import evaluate
+from fsslib.training.evaluate import evaluate, evaluate_best, mean_loss
 from fsslib.training.fit import fit
 from fsslib.training.recipe import OptimizerSpec, Phase, Recipe, Schedule
 
@@ -362,3 +363,44 @@ def test_one_batch_can_be_learnt_by_heart(name):
     recipe = Recipe.load(name).with_changes(steps=60)
     losses = fit(build_method(name), recipe, {"source": Same()}, progress=False).series("segmentation")
     assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.fixture
+def streets():
+    return open_task("streets", source="game", targets=("meadow",), size=32)
+
+
+def segmenter(task):
+    torch.manual_seed(0)
+    return build_method("pixda", discriminator_width=4, select=False, **task.method_options)
+
+
+def test_a_segmenter_is_scored_on_images_and_its_loss_is_a_mean_over_labelled_pixels(streets):
+    method, exam = segmenter(streets), ImageSet(streets.source, streets.source_ids[:5])
+    meter = evaluate(method, exam, batch_size=2)
+    batch = next(exam.batches(5))
+    labelled = batch.labels != VOID
+    assert meter.compute().images == 5
+    assert meter.confusion.sum() == labelled.sum()
+    with torch.no_grad():
+        logits = method.eval()(batch)
+    losses = torch.nn.functional.cross_entropy(logits, batch.labels, ignore_index=VOID, reduction="none")
+    assert mean_loss(method.train(), exam, batch_size=2) == pytest.approx(losses[labelled].mean().item(), rel=1e-4)
+    assert method.training
+
+
+def test_the_best_weights_on_held_out_images_are_kept_beside_the_last(streets, tmp_path):
+    method, held_out = segmenter(streets), ImageSet(streets.source, streets.source_ids[-4:])
+    recipe, data = Recipe.load("pixda").with_changes(steps=6), streets.streams(batch_size=2, shots=2)
+    options = {"checkpoint": tmp_path / "c.pt", "checkpoint_every": 2, "held_out": held_out, "progress": False}
+    history = fit(method, recipe, data, **options)
+    last = {name: value.clone() for name, value in method.state_dict().items()}
+    best = evaluate_best(method, history.best, {"game": held_out})
+    assert best.step in (2, 4, 6)
+    assert all(torch.equal(value, last[name]) for name, value in method.state_dict().items())
+    method.load_state_dict(history.best["state"])
+    assert mean_loss(method, held_out) == best.loss
+    assert best.meters["game"].compute() == evaluate(method, held_out).compute()
+    again = fit(segmenter(streets), recipe, data, **options)
+    assert (again.best["step"], again.best["loss"]) == (best.step, best.loss)
+    assert evaluate_best(method, None, {"game": held_out}) is None
