@@ -13,8 +13,12 @@ __version__ = "0.1.0"
 _HOME = {
     "episodes": "Episode EpisodeManifest EpisodeRow EpisodeSet EpisodeStream LabelledImages TaggedImages VOID",
     "metrics": "FewShotMeter PROTOCOLS Protocol Score SegmentationMeter SegmentationScore",
+    "blocks.adversarial": "ImageDiscriminator PixelDiscriminator class_balance_map distillation_loss domain_loss "
+    "focal_loss fourier_stylise gradient_reversal gradient_reversal_strength pixadv_loss pixel_difficulty_map "
+    "select_sources",
     "blocks.backbones": "build_backbone",
     "blocks.contrast": "prototype_contrastive_loss prototype_segmentation_loss",
+    "blocks.deeplab": "AtrousHead DeepLab",
     "blocks.memory": "MetaMemory feature_statistics orthogonality_loss restyle",
     "blocks.pooling": "background_mask grid_weights masked_average_pooling merge_shots",
     "blocks.similarity": "cosine_similarity_map merge_ways prototype_logits",
@@ -26,6 +30,7 @@ _HOME = {
     "methods.pixda": "PixDA",
     "data": "open_task",
     "data.toyworld": "ToyWorld",
+    "data.toyworld.streets": "Streets",
     "data.pascal": "PascalVOC",
     "training.recipe": "Recipe",
     "training.fit": "fit",

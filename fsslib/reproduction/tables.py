@@ -284,7 +284,8 @@ def pixda_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
         *((label, "joint + stylisation") for label in ("patch", "A", "A*B", "A*S", "A*S*B")),
         ("A*S*B", "A"),
         (best, "A*S*B"),
-        (f"{best} + fine-tuning", best),
+        (f"{best} + batch norm", best),
+        (f"{best} + fine-tuning", f"{best} + batch norm"),
         (f"{best} + fine-tuning", "joint + fine-tuning"),
         (f"{best} + distillation", f"{best} + fine-tuning"),
     ]

@@ -304,30 +304,6 @@ def show_history(history: History, names: Sequence[str] = (), *, smooth: int = 2
     return figure
 
 
-def show_rungs(rungs: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
-    """The rungs of a ladder as bars from the top down: their mean over runs, and every run as a point.
-
-    A rung without runs says so in place of a bar.
-    """
-    figure, ax = plt.subplots(figsize=(6.4, 0.42 * len(rungs) + 0.7), dpi=DPI, layout="constrained")
-    for row, (rung, values) in enumerate(rungs.items()):
-        if not values:
-            ax.text(
-                0.01, -row, "not run yet", fontsize=8, color="#8a8a94", va="center", transform=ax.get_yaxis_transform()
-            )
-            continue
-        ax.barh(-row, sum(values) / len(values), height=0.6, color=MASK_COLOURS[1], alpha=0.35)
-        ax.scatter(values, [-row] * len(values), s=14, color=MASK_COLOURS[1], linewidths=0, zorder=3)
-    ax.set_yticks([-row for row in range(len(rungs))], list(rungs), fontsize=9)
-    ax.set_ylim(0.5 - len(rungs), 0.5)
-    ax.set_xlim(left=0)
-    ax.set_title(title, fontsize=9.5, color=INK, loc="left")
-    ax.grid(axis="x", alpha=0.25)
-    ax.tick_params(left=False, labelsize=9)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    return figure
-
-
 def draw_image(ax: Axes, image: Float[Tensor, "3 H W"], mask: Int[Tensor, "H W"] | None = None) -> Axes:
     """One image on given axes, without ticks; a mask tints it and is outlined."""
     _plain(ax).imshow(_pixels(image) if mask is None else overlay(image, mask), interpolation="nearest")

@@ -1,20 +1,24 @@
-"""Widgets to look around: episodes of the toy world and what a method makes of them, features in another style."""
+"""Widgets to look around: episodes of the toy world and what a method makes of them, features in another style, and how
+much a class of a street counts."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fsslib.blocks.adversarial import class_balance_map
 from fsslib.blocks.memory import MetaMemory, feature_statistics
 from fsslib.data import toyworld
 from fsslib.data.toyworld import ToyWorld
-from fsslib.episodes import Episode, EpisodeRow
+from fsslib.episodes import VOID, Episode, EpisodeRow, LabelledImages
 from fsslib.methods.base import Prediction
-from fsslib.teaching.plots import show_episode, show_images
+from fsslib.teaching.plots import show_class_weights, show_episode, show_images
+from fsslib.teaching.street_plots import show_rungs
 
 LARGEST_NUMBER = 99
 
@@ -143,6 +147,110 @@ def style_mixer(
     ValueError for a memory in which nothing was stored.
     """
     return StyleMixer(scenes, memory, seen)
+
+
+class ClassWeights(ipywidgets.VBox):
+    """Controls over three pictures: a street, its balance map B and its difficulty map S; made by `class_weights`.
+
+    `scene` and `class_name` are the controls, `picture` holds the PNG, in which the class stands out, `message` its
+    numbers. Setting a control's `value` does what a reader's hand does.
+    """
+
+    def __init__(self, batch: LabelledImages, difficulty: Tensor, class_names: Mapping[int, str]):
+        if difficulty.shape != batch.labels.shape:
+            raise ValueError(
+                f"The difficulty map has the shape {tuple(difficulty.shape)}, the labels {tuple(batch.labels.shape)}: "
+                "one number is needed for each pixel."
+            )
+        self._batch, self._difficulty, self._names = batch, difficulty.detach(), dict(class_names)
+        self._balance = class_balance_map(batch.labels, len(self._names))
+        self.scene = ipywidgets.IntSlider(0, 0, len(batch) - 1, description="scene", continuous_update=False)
+        self.class_name = ipywidgets.Dropdown(options=list(self._names.values()), description="class")
+        self.message = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        super().__init__([ipywidgets.HBox([self.class_name, self.scene]), self.message, self.picture])
+        for control in (self.scene, self.class_name):
+            control.observe(self._show, "value")
+        self._show()
+
+    def __repr__(self) -> str:
+        return "Class weights: run this cell in Jupyter to use it."
+
+    def _show(self, change: dict | None = None) -> None:
+        n, name = self.scene.value, self.class_name.value
+        labels, balance, difficulty = self._batch.labels[n], self._balance[n], self._difficulty[n]
+        marked, valid = labels == list(self._names.values()).index(name), labels != VOID
+        if marked.any():
+            share = 100 * marked.sum() / valid.sum()
+            others = difficulty[valid & ~marked]
+            beside = f", {others.mean():.2f} on all others" if len(others) else ""
+            self.message.value = (
+                f"{name}: {share:.2f} % of the labelled pixels, B = {balance[marked][0]:.3f}; "
+                f"S = {difficulty[marked].mean():.2f} on average{beside}."
+            )
+        else:
+            self.message.value = f"There is no {name} in this scene."
+        self.picture.value = _png(show_class_weights(self._batch.images[n], marked, balance, difficulty))
+
+
+def class_weights(
+    batch: LabelledImages, difficulty: Float[Tensor, "B H W"], class_names: Mapping[int, str]
+) -> ClassWeights:
+    """A widget that picks a class in one of several scenes and shows its share, its balance B and its difficulty S.
+
+    `difficulty` is `pixel_difficulty_map` of a segmenter's logits; B follows from the labels. Raises ValueError when
+    the map does not have a number for each pixel.
+    """
+    return ClassWeights(batch, difficulty, class_names)
+
+
+class ClassLadder(ipywidgets.VBox):
+    """A control over a picture: a class's IoU on every rung of a ladder; made by `class_ladder`.
+
+    `class_name` is the control, `picture` holds the PNG, `message` the class's share, its balance and the means.
+    Setting the control's `value` does what a reader's hand does.
+    """
+
+    def __init__(
+        self,
+        shares: Mapping[str, float],
+        balance: Mapping[str, float],
+        ladder: Mapping[str, Mapping[str, Sequence[float]]],
+    ):
+        if not set(shares) == set(balance) == set(ladder):
+            odd = sorted(set(shares) ^ set(balance) | set(shares) ^ set(ladder))
+            raise ValueError(f"Shares, balance and ladder must know the same classes; these are not in all: {odd}.")
+        self._shares, self._balance, self._ladder = dict(shares), dict(balance), dict(ladder)
+        self.class_name = ipywidgets.Dropdown(options=sorted(shares, key=shares.get), description="class")
+        self.message = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        super().__init__([self.class_name, self.message, self.picture])
+        self.class_name.observe(self._show, "value")
+        self._show()
+
+    def __repr__(self) -> str:
+        return "Class ladder: run this cell in Jupyter to use it."
+
+    def _show(self, change: dict | None = None) -> None:
+        name = self.class_name.value
+        rungs = self._ladder[name]
+        means = [f"{rung} {sum(ious) / len(ious):.1f}" for rung, ious in rungs.items() if ious]
+        self.message.value = (
+            f"{name}: {100 * self._shares[name]:.2f} % of the pixels, B = {self._balance[name]:.3f} on average. "
+            f"IoU: {', '.join(means) or 'not run yet'}."
+        )
+        self.picture.value = _png(show_rungs(rungs, title=f"IoU of {name}, %"))
+
+
+def class_ladder(
+    shares: Mapping[str, float], balance: Mapping[str, float], ladder: Mapping[str, Mapping[str, Sequence[float]]]
+) -> ClassLadder:
+    """A widget that picks a class and shows its share, its mean balance B, and its IoU on the rungs of a ladder.
+
+    Shares are from 0 to 1; `ladder[class][rung]` has the IoU of each run in per cent, none for a rung that was not run.
+    Raises ValueError when the three do not know the same classes.
+    """
+    return ClassLadder(shares, balance, ladder)
 
 
 def _png(figure: Figure) -> bytes:

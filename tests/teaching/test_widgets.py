@@ -8,12 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from fsslib.blocks.adversarial import class_balance_map
 from fsslib.blocks.memory import MetaMemory, feature_statistics
 from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.data.toyworld import CLASS_NAMES, DOMAINS, ToyWorld, base_classes, fold_classes
-from fsslib.episodes import EpisodeRow
+from fsslib.data.toyworld.streets import CLASS_NAMES as STREET_CLASSES
+from fsslib.data.toyworld.streets import Streets
+from fsslib.episodes import VOID, EpisodeRow, LabelledImages
 from fsslib.methods.base import Prediction
-from fsslib.teaching.widgets import episode_explorer, style_mixer
+from fsslib.teaching.widgets import class_ladder, class_weights, episode_explorer, style_mixer
 
 matplotlib.use("Agg")
 
@@ -160,3 +163,84 @@ def test_the_mixer_draws_what_it_is_given_to_see_with(two_images):
 def test_the_mixer_refuses_an_empty_memory(two_images):
     with pytest.raises(ValueError, match="memory is empty: store"):
         style_mixer({"one": two_images[:1]}, MetaMemory(3, items=4))
+
+
+@pytest.fixture
+def weights():
+    """Two streets, and as the difficulty of a pixel the number of its class."""
+    source = Streets("game", size=32)
+    batch = source.images(source.ids[:2])
+    difficulty = torch.where(batch.labels == VOID, 0, batch.labels).float()
+    return class_weights(batch, difficulty, STREET_CLASSES), batch
+
+
+def test_the_weights_of_a_class_are_those_of_its_scene(weights):
+    widget, batch = weights
+    assert widget.class_name.options == tuple(STREET_CLASSES.values())
+    assert widget.scene.max == 1
+    for scene, number in ((0, 0), (1, 2), (1, 7)):
+        widget.scene.value, widget.class_name.value = scene, STREET_CLASSES[number]
+        labels = batch.labels[scene]
+        marked, valid = labels == number, labels != VOID
+        share, balance = marked.sum() / valid.sum(), class_balance_map(labels[None], 11)[0][marked]
+        others = labels[valid & ~marked].float().mean()
+        assert torch.all(balance == balance[0])
+        torch.testing.assert_close(balance[0], 1 - share)
+        assert widget.message.value == (
+            f"{STREET_CLASSES[number]}: {100 * share:.2f} % of the labelled pixels, B = {balance[0]:.3f}; "
+            f"S = {number:.2f} on average, {others:.2f} on all others."
+        )
+
+
+@pytest.mark.parametrize(("control", "value"), [("scene", 1), ("class_name", "building")])
+def test_each_control_of_the_weights_redraws(weights, control, value):
+    widget, _ = weights
+    before = widget.picture.value
+    getattr(widget, control).value = value
+    assert widget.picture.value != before
+    width, height = size_of(widget)
+    assert width > 4 * height
+    assert plt.get_fignums() == []
+
+
+def test_a_class_that_is_absent_or_alone_is_said_so():
+    batch = LabelledImages(torch.rand(1, 3, 4, 8), torch.full((1, 4, 8), 2))
+    widget = class_weights(batch, torch.ones(1, 4, 8), {0: "road", 1: "pavement", 2: "building"})
+    assert widget.message.value == "There is no road in this scene."
+    widget.class_name.value = "building"
+    assert widget.message.value == "building: 100.00 % of the labelled pixels, B = 0.000; S = 1.00 on average."
+    assert repr(widget) == "Class weights: run this cell in Jupyter to use it."
+
+
+def test_the_weights_need_a_number_for_each_pixel():
+    batch = LabelledImages(torch.rand(1, 3, 4, 8), torch.zeros(1, 4, 8, dtype=torch.int64))
+    with pytest.raises(ValueError, match="one number is needed for each pixel"):
+        class_weights(batch, torch.ones(1, 2, 4), {0: "road"})
+
+
+SHARES, BALANCE = {"road": 0.3, "sign": 0.004}, {"road": 0.7, "sign": 0.996}
+RUNGS = {"road": {"joint": [80.0, 90.0], "whole": []}, "sign": {"joint": [10.0], "whole": [20.0, 30.0]}}
+
+
+def test_the_ladder_begins_with_the_rarest_class_and_says_its_numbers():
+    widget = class_ladder(SHARES, BALANCE, RUNGS)
+    assert widget.class_name.options == ("sign", "road")
+    assert widget.message.value == ("sign: 0.40 % of the pixels, B = 0.996 on average. IoU: joint 10.0, whole 25.0.")
+    before = widget.picture.value
+    widget.class_name.value = "road"
+    assert widget.message.value == "road: 30.00 % of the pixels, B = 0.700 on average. IoU: joint 85.0."
+    assert widget.picture.value != before
+    width, height = size_of(widget)
+    assert width > 2 * height
+    assert repr(widget) == "Class ladder: run this cell in Jupyter to use it."
+    assert plt.get_fignums() == []
+
+
+def test_the_ladder_says_what_was_not_run():
+    widget = class_ladder(SHARES, BALANCE, {name: {"joint": []} for name in SHARES})
+    assert widget.message.value.endswith("IoU: not run yet.")
+
+
+def test_the_ladder_refuses_classes_that_are_not_in_all():
+    with pytest.raises(ValueError, match=r"these are not in all: \['sign'\]"):
+        class_ladder(SHARES, {"road": 0.7}, RUNGS)

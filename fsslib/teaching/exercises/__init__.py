@@ -4,8 +4,10 @@ A check compares the reader's function with the library or with an oracle, print
 AssertionError with a hint when it did not.
 """
 
+from fsslib.teaching.exercises.adversarial import *  # noqa: F403
 from fsslib.teaching.exercises.contrast import *  # noqa: F403
 from fsslib.teaching.exercises.memory import *  # noqa: F403
+from fsslib.teaching.exercises.pixda import *  # noqa: F403
 from fsslib.teaching.exercises.pooling import *  # noqa: F403
 from fsslib.teaching.exercises.rtd import *  # noqa: F403
 from fsslib.teaching.exercises.similarity import *  # noqa: F403
