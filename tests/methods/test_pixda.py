@@ -224,6 +224,17 @@ def test_resume_is_bit_identical_in_each_phase(tmp_path, monkeypatch, stop):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_the_control_for_fine_tuning_moves_statistics_and_no_weight():
+    method, stream = pixda(), pairs()
+    recipe = Recipe.load("pixda_batch_norm")
+    only = Recipe(phases=(recipe.phases[1].model_copy(update={"steps": 3}),))
+    before = copy.deepcopy(method.state_dict())
+    fit(method, only, {"target": stream.target}, progress=False)
+    changed = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in changed)
+
+
 def test_an_unknown_adversary_is_refused():
     with pytest.raises(ValueError, match="adversary is one of none, patch, pixel; found 'pixels'"):
         pixda(adversary="pixels")
