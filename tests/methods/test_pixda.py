@@ -228,11 +228,12 @@ def test_the_control_for_fine_tuning_moves_statistics_and_no_weight():
     method, stream = pixda(), pairs()
     recipe = Recipe.load("pixda_batch_norm")
     only = Recipe(phases=(recipe.phases[1].model_copy(update={"steps": 3}),))
-    before = copy.deepcopy(method.state_dict())
+    before = {name: value.double() for name, value in copy.deepcopy(method.state_dict()).items()}
     fit(method, only, {"target": stream.target}, progress=False)
-    changed = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed
-    assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in changed)
+    weights = {name for name, _ in method.named_parameters()}
+    moved_by = {name: (value.double() - before[name]).abs().max().item() for name, value in method.state_dict().items()}
+    assert max(moved_by[name] for name in weights) < 1e-12
+    assert max(moved for name, moved in moved_by.items() if name.endswith("running_mean")) > 1e-3
 
 
 def test_an_unknown_adversary_is_refused():
