@@ -53,7 +53,7 @@ def gpu_name() -> str:
 
 def data_report() -> str:
     """Which data sets are there; for what is missing or damaged the next step."""
-    from fsslib.data import camvid, coco, magnetic_tile, pascal
+    from fsslib.data import camvid, coco, magnetic_tile, pascal, suim
     from fsslib.data.images import DataError
 
     root = paths.data_root()
@@ -63,6 +63,7 @@ def data_report() -> str:
         "coco": lambda: f"{sum(1 for _ in coco.find_folder(root)[0].glob('*.jpg'))} images of train2017",
         "camvid": lambda: f"{len(camvid.read_lists(camvid.find_folder(root)))} images in its lists",
         "magnetic_tile": lambda: f"{len(magnetic_tile.find_files(root))} images",
+        "suim": lambda: f"{len(suim.find_files(root))} images with masks",
     }
     lines = [f"Data sets below {root} ({set_by})"]
     lines += [f"  {name:14} found: drawn by the program" for name in ("toy", "streets")]

@@ -16,9 +16,11 @@ broccoli, carrot, hot dog, pizza, donut, cake, bed, toilet, laptop, mouse, remot
 oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"""
 _STREETS = "road, pavement, building, wall, fence, pole, sign, tree, terrain, sky, bicyclist"
 _DEFECTS = "blowhole, break, crack, fray, uneven"
+_UNDERWATER = "aquatic plant, wreck, robot, reef, fish, sea floor"
 
 CLASS_IDS: Mapping[str, int] = {
-    name.strip(): number for number, name in enumerate(",".join((_VOC, _COCO, _STREETS, _DEFECTS)).split(","), start=1)
+    name.strip(): number
+    for number, name in enumerate(",".join((_VOC, _COCO, _STREETS, _DEFECTS, _UNDERWATER)).split(","), start=1)
 }
 """Global id of each class name, 1 and up, in an order that only ever grows at its end."""
 
@@ -32,6 +34,7 @@ ALIASES: Mapping[str, str] = {
     "couch": "sofa",
     "tv": "tvmonitor",
     "pedestrian": "person",
+    "diver": "person",
 }
 """Other sets' names for a class that has one here."""
 

@@ -1,0 +1,135 @@
+"""SUIM, underwater photographs with seven classes (Islam et al., "Semantic Segmentation of Underwater Imagery", 2020).
+
+Expected below the data folder, as the two archives unpack; one of the parts is enough:
+
+    SUIM/{train_val,TEST}/images/d_r_47_.jpg     a photograph
+    SUIM/{train_val,TEST}/masks/d_r_47_.bmp      its classes in eight colours; a copy as PNG is read too
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from fsslib.data.images import DataError, LabelledImageSet, classes_in, read_image, read_size, size_mismatch
+from fsslib.data.names import class_id, named
+from fsslib.paths import data_root
+
+CLASS_NAMES = {
+    1: "diver",
+    2: "aquatic plant",
+    3: "wreck",
+    4: "robot",
+    5: "reef",
+    6: "fish",
+    7: "sea floor",
+}
+"""The seven classes by the number that their colour spells, 4 red + 2 green + 1 blue; black, 0, is open water."""
+
+GLOBAL_IDS = (0, *(class_id(name) for name in CLASS_NAMES.values()))
+"""The classes' ids over all data sets, by number; open water is background."""
+
+PARTS = ("train_val", "TEST")
+
+LARGEST_OVERHANG = 0.1
+"""Share of an image's side by which its mask may be longer and still be cropped: a few pixels, not another scale."""
+
+HOW_TO_GET = """To get it, follow the link at github.com/xahidbuffon/SUIM and unpack train_val and TEST into {folder},
+so that {folder}/TEST/images is there. Set FSSLIB_DATA to the folder that holds SUIM.
+A folder SUIM/images beside one folder of masks for each class is a merged copy in another format.
+The toy world (data "toy") needs no download."""
+
+
+class Suim(LabelledImageSet):
+    """The photographs of both parts with seven classes; an image's id is "TEST/d_r_47_", its domain "suim".
+
+    `root` holds the folder SUIM (default: `data_root()`). Open water is background, as in the few-shot papers; they
+    count 3,859 pairs of image and class, for any pixel of a class counts, where here a class must be large
+    (`classes_in`) for its image to be drawn.
+
+    Divers are the class "person" of VOC and COCO (`fsslib.data.names.ALIASES`), with their gear: whoever learnt people
+    has seen them, and asking for them as a new class would be a leak. The ids are the same, so that a task finds it.
+
+    A mask that is a few pixels longer than its image to the right or below is cropped to it, as released loaders do:
+    some are published like that. Only images with a mask count; the folders of masks for one class inside TEST/masks,
+    and whatever else lies about, are left alone. The names tell no dive, so nothing keeps images of one dive apart.
+
+    Opening reads every mask and the header of every image. Raises DataError for missing folders, a mask without its
+    image or of another size, one that holds class numbers for colours, and damaged masks. A damaged image is found
+    when it is first used, or by `check()`.
+    """
+
+    def __init__(self, root: Path | str | None = None, *, size: int = 256, keep_originals: bool = False):
+        self._files = find_files(root)
+        super().__init__(
+            {image_id: classes_in(_read_labels(*pair), size) for image_id, pair in self._files.items()},
+            self._load_files,
+            named(GLOBAL_IDS[1:]),
+            name="suim",
+            domain="suim",
+            size=size,
+            keep_originals=keep_originals,
+        )
+
+    def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
+        image, mask = self._files[image_id]
+        return read_image(image), _read_labels(image, mask)
+
+
+def to_global_ids(colours: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W"]:
+    """The colours of a mask to class ids; each channel counts as on from 128, so colours that are a little off do too.
+
+    Not by way of grey levels, as masks of one class are read: blue, red and magenta have less than 128 of those, and
+    divers, robots and reefs would vanish.
+    """
+    red, green, blue = (colours >= 128).long()
+    return torch.tensor(GLOBAL_IDS, dtype=torch.uint8)[4 * red + 2 * green + blue]
+
+
+def find_files(root: Path | str | None = None) -> dict[str, tuple[Path, Path]]:
+    """Image and mask by id. Raises DataError with the next step when neither part is there or one is incomplete."""
+    folder = (data_root() if root is None else Path(root)) / "SUIM"
+    parts = [part for part in PARTS if (folder / part).is_dir()]
+    if not parts:
+        there = " or ".join(str(folder / part) for part in PARTS)
+        raise DataError(f"SUIM is not there: there is no folder {there}.\n" + HOW_TO_GET.format(folder=folder))
+    return {f"{part}/{name}": pair for part in parts for name, pair in find_pairs(folder / part).items()}
+
+
+def find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Image and mask of a part by their common name; suffixes may be in capitals, and a BMP goes before a PNG.
+
+    Images without a mask are left out. Raises DataError for a mask without its image, and where no image has a mask.
+    """
+    images, masks = _by_name(folder / "images", (".jpg",)), _by_name(folder / "masks", (".png", ".bmp"))
+    if lonely := sorted(masks.keys() - images.keys()):
+        more = f", nor have {len(lonely) - 1} more masks" if len(lonely) > 1 else ""
+        raise DataError(
+            f"{masks[lonely[0]]} has no image (.jpg) in {folder / 'images'}{more}. Unpack the archive again, or remove "
+            "what is alone."
+        )
+    if not masks:
+        raise DataError(f"{folder} has no mask (.bmp) for any of its {len(images)} images. Unpack the archive again.")
+    return {name: (images[name], mask) for name, mask in masks.items()}
+
+
+def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder that end so, by name; of two with one name that with the later suffix."""
+    if not folder.is_dir():
+        raise DataError(f"SUIM is not complete: there is no folder {folder}. Unpack the archive again.")
+    files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
+    return {path.stem: path for suffix in suffixes for path in files if path.suffix.lower() == suffix}
+
+
+def _read_labels(image: Path, mask: Path) -> UInt8[Tensor, "H W"]:
+    colours, (height, width) = read_image(mask), read_size(image)
+    if 0 < colours.max() <= max(CLASS_NAMES):
+        raise DataError(
+            f"{mask} holds class numbers in place of colours: its largest value is {int(colours.max())}. SUIM's masks "
+            "have eight colours, made of 0 and 255: restore the file as published."
+        )
+    allowed = 1 + LARGEST_OVERHANG
+    if not (height <= colours.shape[1] <= allowed * height and width <= colours.shape[2] <= allowed * width):
+        raise DataError(size_mismatch(mask, (height, width), tuple(colours.shape[1:])))
+    return to_global_ids(colours[:, :height, :width])
