@@ -66,6 +66,8 @@ class PixDA(Method):
       `threshold`, which grows by its first value every pass. When less than a batch would be left, the whole source is
       used again and the adversary rests: the remaining steps are joint steps.
 
+    - `head_rate`: how much faster the head learns than the backbone; the paper takes 10 for weights from ImageNet.
+
     `num_classes` and `source_images` are given by the data (`AdaptationTask.method_options`). Discriminators look at
     the softmax of the logits at the images' size; source is domain 0, target 1.
     """
@@ -92,6 +94,7 @@ class PixDA(Method):
         distillation: bool = False,
         distillation_weight: float = 0.5,
         discriminator_width: int = 64,
+        head_rate: float = 1.0,
     ):
         super().__init__()
         if adversary not in _ADVERSARIES:
@@ -101,6 +104,7 @@ class PixDA(Method):
         self.image_discriminator = ImageDiscriminator(num_classes, discriminator_width)
         self.teacher = copy.deepcopy(self.segmenter).requires_grad_(False) if distillation else None
         self.adversary, self.adversarial_weight = adversary, adversarial_weight
+        self.head_rate = head_rate
         self.maps = {
             "use_difficulty": difficulty,
             "use_balance": balance,
@@ -121,11 +125,14 @@ class PixDA(Method):
         return self.segmenter.backbone
 
     def parameter_groups(self) -> dict[str, list[dict[str, Any]]]:
-        """The segmenter's, its head apart as the paper trains it faster, and one optimiser for each discriminator."""
+        """The segmenter's, with its head `head_rate` times as fast, and one optimiser for each discriminator."""
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
         head = [p for p in self.segmenter.head.parameters() if p.requires_grad]
         return {
-            "segmenter": [{"name": "backbone", "params": trained}, {"name": "head", "params": head}],
+            "segmenter": [
+                {"name": "backbone", "params": trained},
+                {"name": "head", "params": head, "lr_scale": self.head_rate},
+            ],
             "pixel_discriminator": [{"name": "all", "params": list(self.pixel_discriminator.parameters())}],
             "image_discriminator": [{"name": "all", "params": list(self.image_discriminator.parameters())}],
         }

@@ -236,6 +236,13 @@ def test_the_control_for_fine_tuning_moves_statistics_and_no_weight():
     assert max(moved for name, moved in moved_by.items() if name.endswith("running_mean")) > 1e-3
 
 
+def test_the_head_learns_faster_than_the_backbone_when_told():
+    method = pixda(head_rate=10.0)
+    optimizer = Recipe.load("pixda_source_only").optimizers_of(0, method)["segmenter"]
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert rates["head"] == pytest.approx(10 * rates["backbone"])
+
+
 def test_an_unknown_adversary_is_refused():
     with pytest.raises(ValueError, match="adversary is one of none, patch, pixel; found 'pixels'"):
         pixda(adversary="pixels")
