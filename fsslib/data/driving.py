@@ -5,7 +5,8 @@ A reader says which images there are and how one of them is loaded, its labels a
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
@@ -19,7 +20,7 @@ class DrivingImages:
     """A `fsslib.episodes.SegmentationSource` over image files with label maps.
 
     `load` reads one image and its label map at their own size; both are brought to `size` (height, width), so a size of
-    another aspect ratio squeezes them. An image is decoded when it is first asked for and then kept in memory, 4 bytes
+    another aspect ratio squeezes them. `files_of` names the files an image is made of. An image is decoded when it is first asked for and then kept in memory, 4 bytes
     a pixel, as far as CACHE_BYTES go; what does not fit is decoded again. Ids are kept sorted.
 
     Raises ValueError for classes that are not numbered 0 .. C-1, DataError for a set without images and, when an image
@@ -35,11 +36,12 @@ class DrivingImages:
         name: str,
         domain: str,
         size: tuple[int, int],
+        files_of: Callable[[str], tuple[Path, ...]] | None = None,
     ):
         if sorted(class_names) != list(range(len(class_names))):
             raise ValueError(f"{name}: classes are numbered 0 .. C-1; found {sorted(class_names)}.")
         self.name, self.domain, self.class_names, self.size = name, domain, dict(class_names), size
-        self._load = load
+        self._load, self.files_of = load, files_of
         self._cache: dict[str, tuple[Tensor, Tensor]] = {}
         self._set_ids(ids)
 

@@ -150,6 +150,11 @@ class LabelledImageSet:
 
     `group_of` names the group of an image by its id, for sets whose images are not independent, such as frames of
     videos: an episode's supports then come from other groups than its query.
+
+    `class_of` is for sets with one class an image, and with more classes than a label map of bytes can number: the
+    maps that `load` gives then hold 1 for it, and here is its id.
+
+    `files_of` names the files an image is made of, so that a cache on disk can tell when they change.
     """
 
     def __init__(
@@ -163,9 +168,12 @@ class LabelledImageSet:
         size: int,
         keep_originals: bool = False,
         group_of: Callable[[str], str] | None = None,
+        class_of: Mapping[str, int] | None = None,
+        files_of: Callable[[str], tuple[Path, ...]] | None = None,
     ):
         self.name, self.domain, self.class_names = name, domain, dict(class_names)
         self.size, self.keep_originals, self.group_of = size, keep_originals, group_of
+        self.class_of, self.files_of = dict(class_of or {}), files_of
         self._load = load
         self._cache: dict[str, _Prepared] = {}
         self._set_contents(contents)
@@ -262,11 +270,13 @@ class LabelledImageSet:
         if len(shapes) != 1:
             raise ValueError(f"A batch holds episodes of one kind; found (ways, shots) {sorted(shapes)}.")
         ((ways, shots),) = shapes
-        support = [self._prepare(i) for row in rows for way in row.supports for i in way]
-        query = [self._prepare(row.query) for row in rows]
+        support_ids = [i for row in rows for way in row.supports for i in way]
+        query_ids = [row.query for row in rows]
+        support, query = [self._prepare(i) for i in support_ids], [self._prepare(i) for i in query_ids]
 
         class_ids = torch.tensor([row.classes for row in rows])
-        support_labels = torch.stack([s.labels for s in support]).unflatten(0, (len(rows), ways, shots)).long()
+        support_labels = torch.stack([self._global(i, s.labels) for i, s in zip(support_ids, support)])
+        support_labels = support_labels.unflatten(0, (len(rows), ways, shots))
         support_masks = (support_labels == class_ids[:, :, None, None, None]).long()
         support_masks[support_labels == VOID] = VOID
         empty = ~(support_masks == 1).flatten(3).any(-1)
@@ -276,10 +286,11 @@ class LabelledImageSet:
                 f"Support image {rows[b].supports[n][k]!r} of {self.name} shows nothing of class {rows[b].classes[n]} "
                 f"at {self.size} pixels. The episodes were made for other images or another size: sample them anew."
             )
-        query_class_map = torch.stack([q.labels for q in query]).long()
+        query_class_map = torch.stack([self._global(i, q.labels) for i, q in zip(query_ids, query)])
         originals = None
         if self.keep_originals:
-            originals = tuple(way_labels(q.original[None].long(), class_ids[b : b + 1])[0] for b, q in enumerate(query))
+            full = [self._global(i, q.original) for i, q in zip(query_ids, query)]
+            originals = tuple(way_labels(labels[None], class_ids[b : b + 1])[0] for b, labels in enumerate(full))
         return Episode(
             support_images=torch.stack([s.image for s in support]).unflatten(0, (len(rows), ways, shots)) / 255,
             support_masks=support_masks,
@@ -302,6 +313,11 @@ class LabelledImageSet:
         if problems:
             more = [f"... and {len(problems) - 10} more."] if len(problems) > 10 else []
             raise DataError("\n".join([f"{self.name}: damaged files: {len(problems)}.", *problems[:10], *more]))
+
+    def _global(self, image_id: str, labels: UInt8[Tensor, "H W"]) -> Int[Tensor, "H W"]:
+        """A label map with global class ids, in 64 bits."""
+        labels = labels.long()
+        return torch.where(labels == 1, self.class_of[image_id], labels) if image_id in self.class_of else labels
 
     def _load_pair(self, image_id: str) -> tuple[Tensor, Tensor]:
         image, labels = self._load(image_id)
@@ -369,6 +385,7 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         size=size,
         keep_originals=keep_originals,
         group_of=group_of if any(images.group_of for images in sets) else None,
+        class_of={i: images.class_of[own] for i, (images, own) in origins.items() if own in images.class_of},
     )
 
 
