@@ -156,6 +156,7 @@ class CamVid(LabelledImageSet):
             size=size,
             keep_originals=keep_originals,
             group_of=sequence_of,
+            files_of=lambda i: (self.files[i].image, self.files[i].labels),
         )
 
     @staticmethod
@@ -238,7 +239,13 @@ def read_lists(folder: Path) -> dict[str, ListedImage]:
 
 def _serve(listed: dict[str, ListedImage], size: tuple[int, int]) -> DrivingImages:
     return DrivingImages(
-        listed, lambda i: _read_pair(listed[i]), CLASS_NAMES, name="camvid", domain="camvid", size=size
+        listed,
+        lambda i: _read_pair(listed[i]),
+        CLASS_NAMES,
+        name="camvid",
+        domain="camvid",
+        size=size,
+        files_of=lambda i: (listed[i].image, listed[i].labels),
     )
 
 

@@ -10,20 +10,18 @@ The outlines are painted once, into label maps that stay in a cache folder; that
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from fsslib.data.cache import cache_root, make_once
 from fsslib.data.images import (
     DataError,
     ImageClasses,
@@ -35,7 +33,7 @@ from fsslib.data.images import (
 )
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
-from fsslib.paths import data_root, project_root
+from fsslib.paths import data_root
 
 RULE = 1
 """Number of the rule by which outlines become label maps: label maps in the cache that follow another are replaced."""
@@ -76,7 +74,7 @@ class Coco(LabelledImageSet):
         cache: Path | str | None = None,
     ):
         self.folder, self.annotations = find_folder(root, part)
-        cache = project_root() / "data" / "cache" if cache is None else Path(cache)
+        cache = cache_root() if cache is None else Path(cache)
         self.label_maps, manifest = find_or_paint_label_maps(self.annotations, cache, part)
         self._files: Mapping[str, str] = manifest["images"]
         self._check_files()
@@ -89,6 +87,7 @@ class Coco(LabelledImageSet):
             domain="photo",
             size=size,
             keep_originals=keep_originals,
+            files_of=lambda i: (self.folder / self._files[i], self._label_path(i)),
         )
 
     def _label_path(self, image_id: str) -> Path:
@@ -154,13 +153,12 @@ def find_or_paint_label_maps(annotations: Path, cache: Path, part: str) -> tuple
     with annotations.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache / f"coco-{part}-{sha256[:8]}"
-    if manifest := _manifest(folder, sha256):
-        return folder, manifest
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(cache / f"{folder.name}.lock"):
-            # Another process may have painted them while this one waited.
-            manifest = _manifest(folder, sha256) or _paint_label_maps(annotations, folder, sha256)
+        manifest = make_once(
+            folder,
+            lambda folder: _manifest(folder, sha256),
+            lambda empty: _paint_label_maps(annotations, empty, sha256),
+        )
     except OSError as error:
         raise DataError(
             f"The label maps of {annotations} cannot be written to {folder} ({error}). Name a folder with room for "
@@ -183,12 +181,9 @@ def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
     return manifest if whole else None
 
 
-def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> dict[str, Any]:
+def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> None:
     _require_pycocotools()
     pictures, class_ids = read_instances(annotations)
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     crowds = {}
     for image_id, picture in tqdm(
         pictures.items(), f"label maps of {annotations.name}", unit="image", leave=False, disable=None
@@ -200,7 +195,7 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> dict[str,
                 f"{annotations}: {picture.file} cannot be painted: {error}. Restore the JSON from its archive, or take "
                 "the annotation out."
             ) from error
-        Image.fromarray(labels).save(unfinished / f"{image_id}.png")
+        Image.fromarray(labels).save(folder / f"{image_id}.png")
         if found := sorted({class_ids[entry["category_id"]] for entry in picture.objects if entry.get("iscrowd")}):
             crowds[image_id] = found
     manifest = {
@@ -211,10 +206,7 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> dict[str,
         "images": {image_id: picture.file for image_id, picture in pictures.items()},
         "crowds": crowds,
     }
-    (unfinished / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
-    return manifest
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def _require_pycocotools() -> None:

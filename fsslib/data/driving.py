@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from fsslib.data.cache import PixelCache, pixel_cache
 from fsslib.data.images import CACHE_BYTES, DataError, Loader, size_mismatch
 from fsslib.episodes import VOID, LabelledImages
 
@@ -20,8 +21,9 @@ class DrivingImages:
     """A `fsslib.episodes.SegmentationSource` over image files with label maps.
 
     `load` reads one image and its label map at their own size; both are brought to `size` (height, width), so a size of
-    another aspect ratio squeezes them. `files_of` names the files an image is made of. An image is decoded when it is first asked for and then kept in memory, 4 bytes
-    a pixel, as far as CACHE_BYTES go; what does not fit is decoded again. Ids are kept sorted.
+    another aspect ratio squeezes them. An image is decoded when it is first asked for and then kept in memory, 4 bytes
+    a pixel, as far as CACHE_BYTES go; what does not fit is decoded again. `files_of` names the files an image is made
+    of, so that a cache on disk can tell when they change. Ids are kept sorted.
 
     Raises ValueError for classes that are not numbered 0 .. C-1, DataError for a set without images and, when an image
     is first asked for, for what `load` raises, a label map of another size than its image or with other numbers.
@@ -43,6 +45,7 @@ class DrivingImages:
         self.name, self.domain, self.class_names, self.size = name, domain, dict(class_names), size
         self._load, self.files_of = load, files_of
         self._cache: dict[str, tuple[Tensor, Tensor]] = {}
+        self._pixels: PixelCache | None = None
         self._set_ids(ids)
 
     def _set_ids(self, ids: Iterable[str]) -> None:
@@ -65,6 +68,15 @@ class DrivingImages:
         subset.domain = self.domain if domain is None else domain
         subset._set_ids(ids)
         return subset
+
+    def cached(self, root: Path | None = None, *, workers: int | None = None) -> "DrivingImages":
+        """The same source over a cache on disk, as `LabelledImageSet.cached`."""
+        if self.files_of is None:
+            raise ValueError(f"{self.name} does not say which files its images are made of: it cannot be cached.")
+        files = {image_id: self.files_of(image_id) for image_id in self.ids}
+        cached = copy.copy(self)
+        cached._pixels = pixel_cache(self.name, files, self._load_resized, self.size, root=root, workers=workers)
+        return cached
 
     def images(self, ids: Sequence[str]) -> LabelledImages:
         """These images in this order. Raises DataError for a foreign image and for a damaged file."""
@@ -99,6 +111,15 @@ class DrivingImages:
     def _prepare(self, image_id: str) -> tuple[Tensor, Tensor]:
         if image_id in self._cache:
             return self._cache[image_id]
+        if self._pixels is not None and image_id in self._pixels:
+            return self._pixels[image_id]
+        prepared = self._load_resized(image_id)
+        height, width = self.size
+        if len(self._cache) * 4 * height * width < CACHE_BYTES:
+            self._cache[image_id] = prepared
+        return prepared
+
+    def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:
         image, labels = self._load(image_id)
         if image.shape[1:] != labels.shape:
             raise DataError(size_mismatch(image_id, tuple(image.shape[1:]), tuple(labels.shape)))
@@ -107,11 +128,7 @@ class DrivingImages:
                 f"{image_id}: the label map of {self.name} holds the values {extra[:8]}; it has the classes 0 to "
                 f"{len(self.class_names) - 1}, and {VOID} for void."
             )
-        prepared = resize_pair(image, labels, self.size)
-        height, width = self.size
-        if len(self._cache) * 4 * height * width < CACHE_BYTES:
-            self._cache[image_id] = prepared
-        return prepared
+        return resize_pair(image, labels, self.size)
 
 
 def resize_pair(

@@ -15,6 +15,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from fsslib.data.cache import PixelCache, pixel_cache
 from fsslib.episodes import VOID, Episode, EpisodeRow, largest_group, sample_rows
 
 MINIMUM_SHARE = 0.02
@@ -176,6 +177,7 @@ class LabelledImageSet:
         self.class_of, self.files_of = dict(class_of or {}), files_of
         self._load = load
         self._cache: dict[str, _Prepared] = {}
+        self._pixels: PixelCache | None = None
         self._set_contents(contents)
 
     def _set_contents(self, contents: Mapping[str, ImageClasses]) -> None:
@@ -191,6 +193,20 @@ class LabelledImageSet:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(self.contents)
+
+    def cached(self, root: Path | None = None, *, workers: int | None = None) -> "LabelledImageSet":
+        """The same set over a cache on disk, shared by all processes and later runs; see `fsslib.data.cache`.
+
+        Decodes every image now, unless that was done before. Raises DataError for the first damaged file.
+        """
+        if self.files_of is None:
+            raise ValueError(f"{self.name} does not say which files its images are made of: it cannot be cached.")
+        files = {image_id: self.files_of(image_id) for image_id in self.contents}
+        cached = copy.copy(self)
+        cached._pixels = pixel_cache(
+            self.name, files, self._load_resized, (self.size, self.size), root=root, workers=workers
+        )
+        return cached
 
     def restricted(self, ids: Iterable[str]) -> "LabelledImageSet":
         """The same set with only these images. Raises DataError for an id that is not in it."""
@@ -325,6 +341,10 @@ class LabelledImageSet:
             raise DataError(size_mismatch(image_id, tuple(image.shape[1:]), tuple(labels.shape)))
         return image, labels
 
+    def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:
+        image, labels = self._load_pair(image_id)
+        return resize_image(image, self.size), resize_labels(labels, self.size)
+
     def _prepare(self, image_id: str) -> _Prepared:
         if image_id not in self.contents:
             raise DataError(
@@ -333,6 +353,8 @@ class LabelledImageSet:
             )
         if image_id in self._cache:
             return self._cache[image_id]
+        if self._pixels is not None and image_id in self._pixels and not self.keep_originals:
+            return _Prepared(*self._pixels[image_id], None)
         image, labels = self._load_pair(image_id)
         prepared = _Prepared(
             resize_image(image, self.size),
@@ -372,6 +394,10 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         images, own_id = origins[image_id]
         return images._load(own_id)
 
+    def files_of(image_id: str) -> tuple[Path, ...]:
+        images, own_id = origins[image_id]
+        return images.files_of(own_id)
+
     def group_of(image_id: str) -> str:
         images, own_id = origins[image_id]
         return image_id if images.group_of is None else f"{images.name}/{images.group_of(own_id)}"
@@ -385,6 +411,7 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         size=size,
         keep_originals=keep_originals,
         group_of=group_of if any(images.group_of for images in sets) else None,
+        files_of=files_of if all(images.files_of for images in sets) else None,
         class_of={i: images.class_of[own] for i, (images, own) in origins.items() if own in images.class_of},
     )
 

@@ -109,6 +109,7 @@ class PascalVOC(LabelledImageSet):
             domain="photo",
             size=size,
             keep_originals=keep_originals,
+            files_of=lambda i: (self._image_path(i), self._label_path(i)),
         )
 
     def _image_path(self, image_id: str) -> Path:

@@ -70,6 +70,7 @@ class Suim(LabelledImageSet):
             domain="suim",
             size=size,
             keep_originals=keep_originals,
+            files_of=self._files.__getitem__,
         )
 
     def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:

@@ -248,7 +248,7 @@ def test_a_changed_json_is_painted_anew_beside_the_old(tree, cache):
 
 
 def test_the_default_cache_is_in_the_project(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(coco, "project_root", lambda: tmp_path / "project")
+    monkeypatch.setattr(coco, "cache_root", lambda: tmp_path / "project" / "data" / "cache")
     monkeypatch.setenv("FSSLIB_DATA", str(tree))
     assert Coco().label_maps.parent == tmp_path / "project" / "data" / "cache"
 

@@ -1,0 +1,179 @@
+"""What was computed once from the files of a data set, kept on disk: decoded and resized images, what each shows.
+
+Everything lies below `data/cache` of the project and may be deleted at any time. An entry is tied to the content of the
+files it was made from, appears whole or not at all, and is made by one process while others wait.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from fsslib.episodes import write_atomically
+from fsslib.paths import project_root
+
+Made = TypeVar("Made")
+Pair = tuple[Tensor, Tensor]
+
+RULE = 1
+"""Number of the rule by which images are resized and laid out: entries of another rule are made anew."""
+
+
+def cache_root() -> Path:
+    """The folder of all entries."""
+    return project_root() / "data" / "cache"
+
+
+def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[[Path], None]) -> Made:
+    """What `read` finds in a folder; where it finds None, `make` fills an empty folder that then takes its place.
+
+    A process that is killed in `make` leaves a hidden folder behind that the next one clears, and nothing that `read`
+    could take for whole. Processes that want the same folder wait for one of them. Raises OSError as the disk does.
+    """
+    if (found := read(folder)) is not None:
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
+        # Another process may have made it while this one waited.
+        if (found := read(folder)) is not None:
+            return found
+        unfinished = folder.with_name(f".{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        make(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    return read(folder)
+
+
+class PixelCache:
+    """Images and label maps of one size, memory-mapped: `cache[image_id]` gives both, as `prepare` gave them."""
+
+    def __init__(self, folder: Path, ids: Sequence[str]):
+        self.folder = folder
+        self._position = {image_id: position for position, image_id in enumerate(ids)}
+        self._pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._position
+
+    def __getitem__(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], UInt8[Tensor, "H W"]]:
+        pixels = torch.from_numpy(np.array(self._pixels[self._position[image_id]]))
+        return pixels[:3], pixels[3]
+
+    @property
+    def bytes(self) -> int:
+        return self._pixels.nbytes
+
+
+def pixel_cache(
+    name: str,
+    files: Mapping[str, tuple[Path, ...]],
+    prepare: Callable[[str], Pair],
+    size: tuple[int, int],
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+) -> PixelCache | None:
+    """All images of a set, decoded and resized once by `prepare`, 4 bytes a pixel; the place and size are printed.
+
+    `files` names the files of each image. The entry serves as long as their content is the same: by size and times,
+    where these differ by sha256. `workers` threads decode (default: one a core). Returns None, and says so, where the
+    disk has no room for it. What `prepare` raises leaves no entry.
+    """
+    root = cache_root() if root is None else root
+    ids = list(files)
+    height, width = size
+    key = hashlib.sha256("\n".join([str(RULE), *(f"{i} {p}" for i in ids for p in files[i])]).encode()).hexdigest()
+    folder = root / f"{name}-{height}x{width}-{key[:8]}"
+
+    def read(folder: Path) -> PixelCache | None:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_bytes())
+            found = PixelCache(folder, ids)
+        except (OSError, ValueError):
+            return None
+        return found if _unchanged(folder / "manifest.json", manifest, files) else None
+
+    def make(unfinished: Path) -> None:
+        stamps = {}
+        pixels = np.lib.format.open_memmap(
+            unfinished / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(ids), 4, height, width)
+        )
+
+        def work(image_id: str) -> tuple[list, Pair]:
+            # The stamps first: a file that changes while it is read is then seen to have changed.
+            return [_stamp(path) for path in files[image_id]], prepare(image_id)
+
+        for position, image_id, (found, (image, labels)) in _in_threads(ids, work, workers, f"decoding {name}"):
+            pixels[position, :3], pixels[position, 3] = image.numpy(), labels.numpy()
+            stamps[image_id] = found
+        pixels.flush()
+        write_atomically(unfinished / "manifest.json", json.dumps({"rule": RULE, "stamps": stamps}))
+
+    needed = len(ids) * 4 * height * width
+    if not (folder / "manifest.json").exists():
+        root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(root).free
+        if needed > 0.9 * free:
+            print(
+                f"{name}: {needed / 1e9:.1f} GB of decoded images do not fit in {root} ({free / 1e9:.1f} GB free); "
+                "every image is decoded each time it is used."
+            )
+            return None
+        print(f"{name}: {len(ids)} images are decoded once, to {folder} ({needed / 1e6:.1f} MB).", flush=True)
+    return make_once(folder, read, make)
+
+
+def _in_threads(
+    ids: Sequence[str], work: Callable[[str], Any], workers: int | None, title: str
+) -> Iterator[tuple[int, str, Any]]:
+    """Each id's position, name and result, in order; a bounded number of results waits in memory."""
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        progress = tqdm(total=len(ids), desc=title, unit="image", leave=False, disable=None)
+        for start in range(0, len(ids), 64):
+            part = ids[start : start + 64]
+            for position, (image_id, result) in enumerate(zip(part, pool.map(work, part)), start=start):
+                yield position, image_id, result
+                progress.update()
+        progress.close()
+
+
+def _stamp(path: Path) -> list[int | str]:
+    with path.open("rb") as file:
+        return [*_times(path), hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def _times(path: Path) -> list[int]:
+    """What changes with every write: size, and the times of the last change to the content and to the file."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _unchanged(where: Path, manifest: dict[str, Any], files: Mapping[str, tuple[Path, ...]]) -> bool:
+    """Whether an entry was made of what these files hold now. Files that were only moved or touched are noted."""
+    if manifest["rule"] != RULE:
+        return False
+    touched = False
+    for image_id, paths in files.items():
+        for at, (path, stamp) in enumerate(zip(paths, manifest["stamps"][image_id])):
+            if not path.is_file():
+                return False
+            if _times(path) != stamp[:3]:
+                manifest["stamps"][image_id][at], touched = _stamp(path), True
+                if manifest["stamps"][image_id][at][3] != stamp[3]:
+                    return False
+    if touched:
+        write_atomically(where, json.dumps(manifest))
+    return True
