@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fsslib.data.sampling import group_ids, in_turn
 from fsslib.data.streams import ImageSet, Relabelled
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.data.toyworld.classes import DEVELOPMENT_FOLD, TEST_FOLDS
 from fsslib.data.toyworld.domains import DOMAINS, TARGET_DOMAINS
+
+if TYPE_CHECKING:
+    from fsslib.data.images import LabelledImageSet
 
 DEFECT_SIZE = 320
 """Side at which the defects of MagneticTile are tested, whatever the training's: they are small."""
@@ -46,6 +50,7 @@ def open_task(
 
     - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out.
     - "pascal": PASCAL-5i below FSSLIB_DATA, the one domain "photo". "pascal_all" tests every class and trains on none.
+    - "untrained": the real data set `source` alone, every class with FEWEST_IMAGES tested and none trained on.
     - "photos": PASCAL and COCO together, classes merged by name, the classes of PASCAL's `fold` held out; the targets
       "magnetic_tile", "camvid" and "suim" show other things and are asked for classes of their own.
     - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development.
@@ -79,18 +84,58 @@ def _toy(*, fold, source, targets, size, device, novel_as_background=False) -> F
     return FewShotTask(train, base, tests, novel)
 
 
+IN_MEMORY = 2**26
+"""Bytes of decoded images up to which a data set is kept in memory alone and not in a cache on disk as well."""
+
+
+def _cached(images):
+    """A real data set over its cache on disk, so that no run decodes it again; a small one as it is."""
+    height, width = images.size if isinstance(images.size, tuple) else (images.size, images.size)
+    return images if len(images) * 4 * height * width <= IN_MEMORY else images.cached()
+
+
 def _pascal(*, fold, size, **_) -> FewShotTask:
     from fsslib.data.pascal import PascalVOC
 
-    part = PascalVOC(size=size).fold(fold)
+    part = _cached(PascalVOC(size=size)).fold(fold)
     return FewShotTask(part.train, part.train_classes, {"photo": part.test}, part.test_classes)
 
 
 def _pascal_all(*, size, **_) -> FewShotTask:
     from fsslib.data.pascal import PascalVOC
 
-    voc = PascalVOC(size=size)
+    voc = _cached(PascalVOC(size=size))
     return FewShotTask(voc, (), {"photo": voc}, voc.usable_classes())
+
+
+FEWEST_IMAGES = 5
+"""Images that must show a class for it to be asked for where nothing is trained."""
+
+_READERS = {
+    "pascal": "pascal:PascalVOC",
+    "coco": "coco:Coco",
+    "camvid": "camvid:CamVid",
+    "magnetic_tile": "magnetic_tile:MagneticTile",
+    "suim": "suim:Suim",
+    "fss1000": "fss1000:Fss1000",
+    "deepglobe": "deepglobe:DeepGlobe",
+    "isic": "isic:Isic",
+    "chest_xray": "chest_xray:ChestXray",
+    "kvasir": "kvasir:Kvasir",
+}
+"""The reader of each real set of episodes, by module and class below fsslib.data."""
+
+
+def open_images(name: str, **options) -> "LabelledImageSet":
+    """A real data set as an episode source: the reader with this name, with its options such as `size`."""
+    module, reader = _READERS[name].split(":")
+    return getattr(import_module(f"fsslib.data.{module}"), reader)(**options)
+
+
+def _untrained(*, source, size, **_) -> FewShotTask:
+    images = _cached(open_images(source, size=size))
+    asked = images.usable_classes(minimum_images=FEWEST_IMAGES)
+    return FewShotTask(images, (), {source: images}, asked)
 
 
 def _photos(*, fold, targets, size, **_) -> FewShotTask:
@@ -102,22 +147,22 @@ def _photos(*, fold, targets, size, **_) -> FewShotTask:
     from fsslib.data.pascal import FOLDS, PascalVOC
     from fsslib.data.suim import Suim
 
-    part = PascalVOC(size=size).fold(fold)
-    coco = Coco(size=size).without_classes(FOLDS[fold])
+    part = _cached(PascalVOC(size=size)).fold(fold)
+    coco = _cached(Coco(size=size)).without_classes(FOLDS[fold])
     train = joined((part.train, coco), name="photos", domain="photo")
     tests, asked = {"photo": part.test}, {}
     if "magnetic_tile" in targets:
         # Blowholes and cracks cover 0.4 % of an image in the median, less than a cell of a grid at stride 16.
-        tests["magnetic_tile"] = MagneticTile(size=DEFECT_SIZE)
+        tests["magnetic_tile"] = _cached(MagneticTile(size=DEFECT_SIZE))
         asked["magnetic_tile"] = tuple(class_id(name) for name in ("break", "fray", "uneven"))
     if "camvid" in targets:
-        tests["camvid"] = CamVid(size=size)
+        tests["camvid"] = _cached(CamVid(size=size))
         names = ("sky", "road", "pavement", "tree", "building", "fence")
         asked["camvid"] = tuple(class_id(name) for name in names)
     learnt = train.usable_classes(minimum_images=6)
     if "suim" in targets:
         # Divers are people: asked for only where people are held out.
-        tests["suim"] = suim = Suim(size=size)
+        tests["suim"] = suim = _cached(Suim(size=size))
         asked["suim"] = tuple(c for c in suim.usable_classes(minimum_images=2) if c not in learnt)
         if not asked["suim"]:
             raise DataError(
@@ -186,6 +231,12 @@ DATA_SETS = {
     "pascal_all": DataSet(
         "PASCAL VOC 2012, every class tested and none trained on: for untrained networks",
         _pascal_all,
+        trainable=False,
+    ),
+    "untrained": DataSet(
+        "one real data set, its classes tested and none trained on: for untrained networks",
+        _untrained,
+        sources=tuple(_READERS),
         trainable=False,
     ),
     "photos": DataSet(

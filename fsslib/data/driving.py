@@ -120,6 +120,10 @@ class DrivingImages:
         return prepared
 
     def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:
+        return resize_pair(*self.original(image_id), self.size)
+
+    def original(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], UInt8[Tensor, "H W"]]:
+        """An image and its label map at their own size. Raises DataError for a damaged file."""
         image, labels = self._load(image_id)
         if image.shape[1:] != labels.shape:
             raise DataError(size_mismatch(image_id, tuple(image.shape[1:]), tuple(labels.shape)))
@@ -128,7 +132,7 @@ class DrivingImages:
                 f"{image_id}: the label map of {self.name} holds the values {extra[:8]}; it has the classes 0 to "
                 f"{len(self.class_names) - 1}, and {VOID} for void."
             )
-        return resize_pair(image, labels, self.size)
+        return image, labels
 
 
 def resize_pair(

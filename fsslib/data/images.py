@@ -177,7 +177,7 @@ class LabelledImageSet:
         self.class_of, self.files_of = dict(class_of or {}), files_of
         self._load = load
         self._cache: dict[str, _Prepared] = {}
-        self._pixels: PixelCache | None = None
+        self._pixels: PixelCache | _JoinedPixels | None = None
         self._set_contents(contents)
 
     def _set_contents(self, contents: Mapping[str, ImageClasses]) -> None:
@@ -318,6 +318,11 @@ class LabelledImageSet:
             query_originals=originals,
         )
 
+    def original(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], Int[Tensor, "H W"]]:
+        """An image and its label map, with global class ids, at their own size. Raises DataError as `episode`."""
+        image, labels = self._load_pair(image_id)
+        return image, self._global(image_id, labels)
+
     def check(self) -> None:
         """Decode every file. Raises DataError that names all damaged ones (the first ten in full)."""
         problems = []
@@ -402,7 +407,7 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         images, own_id = origins[image_id]
         return image_id if images.group_of is None else f"{images.name}/{images.group_of(own_id)}"
 
-    return LabelledImageSet(
+    together = LabelledImageSet(
         {image_id: images.contents[own_id] for image_id, (images, own_id) in origins.items()},
         load,
         dict(sorted(class_names.items())),
@@ -414,6 +419,23 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         files_of=files_of if all(images.files_of for images in sets) else None,
         class_of={i: images.class_of[own] for i, (images, own) in origins.items() if own in images.class_of},
     )
+    together._pixels = _JoinedPixels(origins)
+    return together
+
+
+@dataclass(frozen=True)
+class _JoinedPixels:
+    """The caches of several sets as one."""
+
+    origins: Mapping[str, tuple[LabelledImageSet, str]]
+
+    def __contains__(self, image_id: str) -> bool:
+        images, own_id = self.origins[image_id]
+        return images._pixels is not None and own_id in images._pixels
+
+    def __getitem__(self, image_id: str) -> tuple[Tensor, Tensor]:
+        images, own_id = self.origins[image_id]
+        return images._pixels[own_id]
 
 
 def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tuple[int, ...]) -> str:

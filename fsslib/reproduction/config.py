@@ -50,7 +50,7 @@ def _scalar(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 
-_CAME_LATER = {"recipe"}
+_CAME_LATER = {"recipe", "draw"}
 
 
 class RunConfig(BaseModel):
@@ -82,6 +82,7 @@ class RunConfig(BaseModel):
     batch_size: int = Field(8, ge=1, description="Episodes per training step, or images of each domain.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
     episodes: int = Field(500, ge=1, description="Test episodes per domain, or test images.")
+    draw: int = Field(0, ge=0, description="Which draw of test episodes: another number, other questions.")
     protocol: str = Field("toy", description="The rules of scoring: a name out of fsslib.metrics.PROTOCOLS.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights and of the training episodes.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
@@ -119,6 +120,8 @@ class RunConfig(BaseModel):
                 f"{self.data} is for domain adaptation, with one target and no ways; found targets "
                 f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
             )
+        if facts.adapts and self.draw:
+            raise ValueError(f"{self.data} has fixed test images and nothing to draw; found draw {self.draw}")
         if _adapts(self.method) != facts.adapts:
             kind = "a domain adaptation" if facts.adapts else "a few-shot"
             able = ", ".join(name for name in _known("method") if _adapts(name) == facts.adapts)
@@ -167,7 +170,8 @@ class RunConfig(BaseModel):
     @property
     def test_seed(self) -> str:
         """Seed of the test episodes: the same questions for all methods, options and seeds."""
-        return f"test-{self.data}-fold{self.fold}-{self.ways}way-{self.shots}shot"
+        draw = f"-draw{self.draw}" if self.draw else ""
+        return f"test-{self.data}-fold{self.fold}-{self.ways}way-{self.shots}shot{draw}"
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:

@@ -16,7 +16,7 @@ import torch
 
 from fsslib.data import cache
 from fsslib.data.cache import make_once, pixel_cache
-from fsslib.data.images import DataError
+from fsslib.data.images import DataError, joined
 from fsslib.data.pascal import PascalVOC
 from tests.data.voc_fixture import add_image, add_list
 
@@ -195,6 +195,13 @@ def test_a_cached_image_is_not_decoded_again(voc, tmp_path, monkeypatch):
     cached = voc.cached(tmp_path / "cache")
     monkeypatch.setattr(cached, "_load", lambda image_id: pytest.fail(f"{image_id} was decoded"))
     assert len(cached.episode(cached.sample([12], 3))) == 3
+
+
+def test_joined_sets_read_from_the_caches_of_their_parts(voc, tmp_path, monkeypatch):
+    whole = joined((voc.cached(tmp_path / "cache"),), name="all", domain="photo")
+    monkeypatch.setattr(whole, "_load", lambda image_id: pytest.fail(f"{image_id} was decoded"))
+    expected = voc.episode(voc.sample([12], 1)).query_images
+    assert torch.equal(whole.episode(whole.sample([12], 1)).query_images, expected)
 
 
 def test_a_damaged_image_is_named_when_the_cache_is_made(voc, tmp_path):

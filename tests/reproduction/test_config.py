@@ -150,7 +150,7 @@ def test_data_and_method_must_be_of_one_kind(values, reason):
 
 
 def test_a_parameter_that_came_later_leaves_earlier_hashes_alone():
-    earlier = RunConfig().model_dump(mode="json", exclude={"output", "device", "recipe"})
+    earlier = RunConfig().model_dump(mode="json", exclude={"output", "device", "recipe", "draw"})
     content = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
     assert RunConfig().sha256 == hashlib.sha256(content.encode()).hexdigest()
     assert RunConfig(recipe="sg_one").sha256 != RunConfig().sha256
@@ -232,6 +232,7 @@ def test_the_folder_is_below_the_project_wherever_python_started(monkeypatch, tm
 def test_the_test_episodes_do_not_depend_on_method_or_seed():
     assert RunConfig(fold=2, shots=5).test_seed == "test-toy-fold2-1way-5shot"
     assert RunConfig(seed=3, steps=9, batch_size=2).test_seed == RunConfig().test_seed
+    assert RunConfig(draw=2).test_seed == "test-toy-fold0-1way-1shot-draw2"
 
 
 def test_the_json_schema_describes_every_parameter_and_allows_no_other():
