@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ SIDE = 220
 """Longer side of a picture on a contact sheet, in pixels."""
 
 
+@runtime_checkable
 class Checkable(Protocol):
     """What both kinds of real data set offer: `original` gives an image and its label map at their own size."""
 

@@ -1,15 +1,10 @@
-"""Tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them into
-README.
-
-A row is a label of a plan, a column a domain or a fold. Numbers are mIoU in percent: the mean over the runs, and
-Student's 95 % interval over (fold, seed) where there are five runs or more.
+"""The tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them
+into README.
 """
 
-import html
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,73 +13,14 @@ import yaml
 from fsslib import paths
 from fsslib.episodes import write_atomically
 from fsslib.reproduction.plans import read_rows
-from fsslib.reproduction.statistics import Interval, holm, paired_difference, student_interval
-
-Unit = tuple[int, int]
-"""Fold and seed: one trained network."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a title and a note on how to read it; all cells are text."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-    def markdown(self) -> str:
-        lines = [self.head, ["---"] + ["---:"] * (len(self.head) - 1), *self.rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n\n{self.note}"
-
-    def html(self) -> str:
-        def row(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.rows)
-        return (
-            f"<figure class='table'><table><caption>{html.escape(self.title)}</caption>"
-            f"<thead>{row(self.head, 'th')}</thead><tbody>{body}</tbody></table>"
-            f"<figcaption>{html.escape(self.note)}</figcaption></figure>"
-        )
-
-
-def by_unit(runs: Sequence[Mapping[str, Any]], label: str, domain: str, key: str = "miou") -> dict[Unit, float]:
-    """A score in percent of every run with this label that was tested in this domain."""
-    return {
-        (run["config"]["fold"], run["config"]["seed"]): 100 * run["scores"][domain][key]
-        for run in runs
-        if run["label"] == label and domain in run["scores"]
-    }
-
-
-RARE = ("pole", "sign", "person", "rider", "pedestrian", "bicyclist")
-"""The rarest third of the classes of streets, by share of pixels; the last two are CamVid's names."""
-
-
-def rare_by_unit(runs: Sequence[Mapping[str, Any]], label: str, domain: str) -> dict[Unit, float]:
-    """The mean IoU in percent of the rarest third of the classes, as `by_unit`."""
-    found = {}
-    for run in runs:
-        if run["label"] == label and domain in run["scores"]:
-            ious = [iou for name, iou in run["scores"][domain]["per_class"].items() if name in RARE and iou is not None]
-            found[run["config"]["fold"], run["config"]["seed"]] = 100 * sum(ious) / len(ious)
-    return found
-
-
-def cell(values: Mapping[Unit, float]) -> str:
-    """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval."""
-    if not values:
-        return "–"
-    interval = student_interval(list(values.values()))
-    if interval.low is None:
-        return f"{interval.mean:.1f}"
-    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
-
-
-DOMAINS = ("photo", "underwater", "night", "sketch")
-
+from fsslib.reproduction.street_tables import (
+    camvid_differences,
+    camvid_scores,
+    from_streets_scores,
+    pixda_differences,
+    pixda_scores,
+)
+from fsslib.reproduction.table import DOMAINS, Table, Unit, by_unit, cell, circumstances, differences, in_domains
 
 _LABELS = (
     "prototypes, random weights",
@@ -110,7 +46,7 @@ def toy_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "Folds 0 to 3; 3 seeds a fold, or 1 where no interval is given. In brackets Student's 95 % interval over the "
         "runs. Where nothing else is said, networks start from weights trained on the fold's base classes in photo. "
         "The first two rows ignore the support: they mark every pixel, and every object with its exact outline. "
-        f"{_circumstances(runs)}",
+        f"{circumstances(runs)}",
     )
 
 
@@ -120,46 +56,6 @@ _FLOORS = {"everything": "everything marked", "every_object": "every object mark
 def floor(runs: Sequence[Mapping[str, Any]], key: str) -> dict[Unit, float]:
     """What an answer that ignores the support scores, by fold: the same for all runs with the same questions."""
     return {(run["config"]["fold"], 0): 100 * run["floors"][key] for run in runs if run["floors"][key] is not None}
-
-
-Measure = Callable[[Sequence[Mapping[str, Any]], str], dict[Unit, float]]
-"""The scores of the runs with a label, by unit."""
-
-
-def in_domains(domains: Sequence[str]) -> dict[str, Measure]:
-    """mIoU in each of these domains, as the columns of a table of differences."""
-    return {domain: lambda runs, label, domain=domain: by_unit(runs, label, domain) for domain in domains}
-
-
-def differences(
-    runs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]], columns: Mapping[str, Measure] | None = None
-) -> Table:
-    """The first label of each pair against the second, paired by unit, p values corrected over the columns."""
-    columns = columns or in_domains(DOMAINS)
-    rows = []
-    for label, baseline in pairs:
-        paired: dict[str, Interval] = {}
-        for name, measure in columns.items():
-            ours, theirs = measure(runs, label), measure(runs, baseline)
-            units = set(ours) & set(theirs)
-            if units:
-                paired[name] = paired_difference({u: ours[u] for u in units}, {u: theirs[u] for u in units})
-        corrected = holm({name: i.p for name, i in paired.items() if i.p is not None})
-        cells = (
-            f"{paired[name]}" + (f", {_p(corrected[name])}" if name in corrected else "") if name in paired else "–"
-            for name in columns
-        )
-        rows.append((f"{label} minus {baseline}", *cells))
-    return Table(
-        "Differences, paired by fold and seed",
-        ("", *columns),
-        tuple(rows),
-        f"Points of mIoU with Student's 95 % interval; p values are Holm-corrected over the {len(columns)} columns.",
-    )
-
-
-def _p(value: float) -> str:
-    return f"p {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -179,7 +75,7 @@ def rtd_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "prototype network, Cons adds the contrastive loss, MEnS and MEnT the memory on the source and on the target. "
         "In the controls a random item replaces the chosen one, or another image of the batch the memory. All rows "
         "train the same number of steps, but for the baseline that has as many seconds as the whole method. "
-        f"{_circumstances(runs)}",
+        f"{circumstances(runs)}",
     )
 
 
@@ -219,7 +115,7 @@ def voc_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "One run a fold, which is too few for an interval; three with random weights. SG-One is trained on the images "
         "that show no class of the fold. The 12 classes are those with 20 images or more, none of them trained on. The "
         "first two rows ignore the support: they mark every pixel, and every object with its exact outline. "
-        f"{_circumstances(runs)}",
+        f"{circumstances(runs)}",
     )
 
 
@@ -237,7 +133,7 @@ def rtd_real_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "ResNet-18 to layer3 with ImageNet weights, PASCAL's fold 3 held out; photo asks for that fold, magnetic_tile "
         "for break, fray and uneven (at 320 pixels, support and query from different tiles, of which there are few), "
         "camvid for sky, road, pavement, tree, building and fence (support and query from different drives). Blowhole "
-        f"and crack are left out: they cover about one cell of the feature grid. {_circumstances(runs)}",
+        f"and crack are left out: they cover about one cell of the feature grid. {circumstances(runs)}",
     )
 
 
@@ -249,57 +145,23 @@ def rtd_real_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
 PHOTOS = ("photo", "magnetic_tile", "camvid")
 
 
-def _street_columns(source: str, target: str) -> dict[str, Measure]:
-    return in_domains((source, target)) | {
-        f"{target}, rare classes": lambda runs, label: rare_by_unit(runs, label, target)
-    }
-
-
-def pixda_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """The ladder: a rung a row, its score in the source, in the target, and on the target's rare classes."""
-    columns = _street_columns("game", "cities")
-    labels = list(dict.fromkeys(run["label"] for run in runs))
-    units = {label: len(by_unit(runs, label, "cities")) for label in labels}
+def untrained_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """Prototypes without training on every real data set at hand."""
+    rows = []
+    for source in dict.fromkeys(run["config"]["source"] for run in runs):
+        here = [run for run in runs if run["config"]["source"] == source]
+        marked = {(0, run["config"]["seed"]): 100 * run["floors"]["by_domain"][source] for run in here}
+        scores = (cell(by_unit(here, label, source)) for label in ("random weights", "ImageNet weights"))
+        rows.append((source, str(len(here[0]["classes"]["test"])), cell(marked), *scores))
     return Table(
-        "Toy streets, PixDA from the game to four towns, mIoU",
-        ("", "runs", *columns),
-        tuple(
-            (label, str(units[label]), *(cell(measure(runs, label)) for measure in columns.values()))
-            for label in labels
-        ),
-        "K = 5 labelled images of each town where nothing else is said; a seed is also a draw of these. Every rung "
-        "makes as many updates of the segmenter; fine-tuning takes a quarter of them. The adversarial rungs divide "
-        "their weight map by its mean and stylise the source. The rare classes are pole, sign, person and rider. "
-        f"{_circumstances(runs)}",
+        "Real data sets without any training, 1-shot mIoU of prototypes, ResNet-18",
+        ("", "classes", "everything marked", "random weights", "ImageNet weights"),
+        tuple(rows),
+        "Masked average pooling on layer2 and layer3 at 256 pixels; every class that 5 images show large enough, in "
+        "small subsets: suim, fss1000 and kvasir have 5 to 10 images, whose scores say that the reader works and "
+        "little more. In brackets Student's 95 % interval over five draws of the episodes, each with random weights of its "
+        f"own. {circumstances(runs)}",
     )
-
-
-def pixda_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Each rung against the one it is to be judged by."""
-    best = "A*S*B + selection"
-    pairs = [
-        ("joint", "source only"),
-        ("joint", "target only"),
-        ("joint + stylisation", "joint"),
-        *((label, "joint + stylisation") for label in ("patch", "A", "A*B", "A*S", "A*S*B")),
-        ("A*S*B", "A"),
-        (best, "A*S*B"),
-        (f"{best} + batch norm", best),
-        (f"{best} + fine-tuning", f"{best} + batch norm"),
-        (f"{best} + fine-tuning", "joint + fine-tuning"),
-        (f"{best} + distillation", f"{best} + fine-tuning"),
-    ]
-    return differences(runs, pairs, _street_columns("game", "cities"))
-
-
-def _circumstances(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Hardware, versions and episodes, as far as the runs agree on them."""
-    environments = [run["environment"] for run in runs]
-    devices = sorted({e["device_name"] for e in environments})
-    versions = sorted({e["versions"]["torch"] or "?" for e in environments})
-    asked = "episodes" if "episodes" in next(iter(runs[0]["scores"].values())) else "test images"
-    episodes = sorted({s["episodes" if asked == "episodes" else "images"] for r in runs for s in r["scores"].values()})
-    return f"{' and '.join(map(str, episodes))} {asked} a run; {', '.join(devices)}; torch {', '.join(versions)}."
 
 
 TABLES = {
@@ -308,6 +170,9 @@ TABLES = {
     "rtd_ablation_toy": (rtd_scores, rtd_differences),
     "rtd_ablation_real": (rtd_real_scores, rtd_real_differences),
     "pixda_ladder_toy": (pixda_scores, pixda_differences),
+    "pixda_camvid": (camvid_scores, camvid_differences),
+    "pixda_streets_camvid": (from_streets_scores,),
+    "untrained_real": (untrained_scores,),
 }
 
 

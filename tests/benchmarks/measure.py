@@ -5,10 +5,13 @@ meets both, and the figure to read is the ratio: the median over the turns. Memo
 does one of the two and nothing else.
 """
 
+import atexit
 import json
 import multiprocessing
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,11 +19,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from fsslib import paths
 from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
+from fsslib.data.images import ImageClasses, LabelledImageSet, read_image, read_label_map
 from fsslib.data.toyworld import DOMAINS, ToyWorld
 from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, write_atomically
 from fsslib.methods import build_method
@@ -141,6 +147,41 @@ def drawing_rate(domain: str, count: int, turns: int = 3) -> float:
 def _draw(what: tuple[str, int]) -> None:
     domain, count = what
     ToyWorld(domain).images(toy_ids(count))
+
+
+# Reading photographs
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pictures as large as VOC's (500 x 375, JPEG and PNG) brought to 256 pixels, and the same out of the cache."""
+
+    count: int
+
+    def __call__(self) -> tuple[Work, Work]:
+        folder = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        (drawn, _), labels = ToyWorld("photo", size=256).images(toy_ids(self.count)), np.zeros((375, 500), np.uint8)
+        labels[100:300, 100:400] = 1
+        files = {}
+        for number, image in enumerate(drawn):
+            picture = Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()).resize((500, 375))
+            files[str(number)] = (folder / f"{number}.jpg", folder / f"{number}.png")
+            picture.save(files[str(number)][0], quality=90)
+            Image.fromarray(labels).save(files[str(number)][1])
+        images = LabelledImageSet(
+            {image_id: ImageClasses(frozenset({1}), frozenset({1})) for image_id in files},
+            lambda image_id: (read_image(files[image_id][0]), read_label_map(files[image_id][1])),
+            {1: "object"},
+            name="bench",
+            domain="photo",
+            size=256,
+            files_of=files.__getitem__,
+        )
+        pixels = images.cached(folder)._pixels
+        return tuple(
+            lambda read=read: [read(i) for i in images.ids] for read in (images._load_resized, pixels.__getitem__)
+        )
 
 
 # Evaluating
@@ -267,6 +308,17 @@ def cases(scale: float = 1.0) -> list[Case]:
         )
         for domain in DOMAINS
     ]
+    found.append(
+        Case(
+            "reading photographs at 256 px",
+            "images",
+            "decoded each time",
+            "cache on disk",
+            scaled(64),
+            "5 or more",
+            Reading(scaled(64)),
+        )
+    )
     for resize, family in (("features", "features resized"), ("mask", "mask resized")):
         for drawing, goal in ((True, "5 or more"), (False, "1.2 or more")):
             name = f"evaluation {'with' if drawing else 'without'} drawing, {family}"

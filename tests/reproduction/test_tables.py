@@ -8,18 +8,23 @@ from fsslib import paths
 from fsslib.reproduction import tables
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, expand
-from fsslib.reproduction.tables import (
-    by_unit,
-    cell,
-    fill,
+from fsslib.reproduction.street_tables import (
+    camvid_differences,
+    camvid_scores,
+    from_streets_scores,
     pixda_differences,
     pixda_scores,
+)
+from fsslib.reproduction.table import by_unit, cell
+from fsslib.reproduction.tables import (
+    fill,
     rtd_differences,
     rtd_real_differences,
     rtd_real_scores,
     rtd_scores,
     toy_differences,
     toy_scores,
+    untrained_scores,
 )
 
 
@@ -93,6 +98,44 @@ def test_the_ladder_has_a_column_for_the_rare_classes():
     assert rows["A*S*B minus A"][2].startswith("+2.0")
     assert rows["A*S*B minus A"][3].startswith("+4.0")
     assert rows["joint minus source only"][1:] == ("–", "–", "–")
+
+
+def filmed_run(label, seed, dusk, domain="dusk"):
+    score = {"miou": dusk, "images": 7, "per_class": {"road": 0.9, "pole": dusk / 2, "bicyclist": dusk / 2}}
+    return run(label, 0, seed) | {"scores": {"day": score, domain: score}}
+
+
+def test_the_ceiling_stands_in_the_column_of_dusk():
+    ceiling = "joint, all 62 images of dusk"
+    runs = [filmed_run("joint", s, 0.4) for s in range(5)]
+    runs += [filmed_run(ceiling, s, 0.46 + 0.001 * s, "dusk_all") for s in range(5)]
+    table = camvid_scores(runs)
+    assert table.head == ("", "runs", "day", "dusk", "dusk, rare classes")
+    assert table.rows[1][3].startswith("46.2 [")
+    rows = {row[0]: row for row in camvid_differences(runs).rows}
+    assert rows[f"{ceiling} minus joint"][2].startswith("+6.2")
+    assert rows[f"{ceiling} minus joint"][3].startswith("+3.1")
+    assert rows["A minus joint"][1:] == ("–", "–", "–")
+
+
+def test_drawn_to_filmed_streets_are_points():
+    runs = [filmed_run("joint", s, 0.3, "game") for s in range(3)]
+    assert from_streets_scores(runs).rows[0] == ("joint", "3", "30.0", "30.0", "15.0")
+
+
+def test_untrained_networks_are_compared_set_by_set():
+    runs = []
+    for source, gain in (("kvasir", 0.1), ("coco", 0.2)):
+        for label in ("random weights", "ImageNet weights"):
+            for s in range(5):
+                score = 0.2 + 0.001 * s + (gain if label == "ImageNet weights" else 0)
+                runs.append(run(label, 0, s, **{source: score}))
+                runs[-1]["config"]["source"] = source
+                runs[-1] |= {"classes": {"test": ["polyp"]}, "floors": {"by_domain": {source: 0.15}}}
+    rows = {row[0]: row[1:] for row in untrained_scores(runs).rows}
+    assert rows["kvasir"][:2] == ("1", "15.0 [15.0, 15.0]")
+    assert rows["coco"][2].startswith("20.2 [")
+    assert rows["coco"][3].startswith("40.2 [")
 
 
 def test_photographs_are_shown_with_their_floor():
