@@ -249,8 +249,8 @@ class SegmentationMeter:
         """The mean IoU of some classes, by number: those of them that are in the truth.
 
         The decision was still among all C classes: a pixel given to a class outside the subset counts as missed, as in
-        the 16- and 13-class views that benchmarks take of 19 classes. Raises ValueError for an unknown number, and when
-        none of the classes is in the truth.
+        the 16- and 13-class views that benchmarks take of 19 classes (`fsslib.data.street_classes.SUBSETS`). Raises
+        ValueError for an unknown number, and when none of the classes is in the truth.
         """
         chosen, ious = sorted(set(class_ids)), self._ious()
         if unknown := [c for c in chosen if c not in range(len(ious))]:

@@ -237,6 +237,25 @@ def test_segmentation_by_hand_with_names():
     assert meter.miou_of([1, 2]) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("learnt", [False, True])
+def test_sixteen_classes_are_scored_by_themselves(learnt):
+    """mIoU of 19 classes x 19 / 16 is their mean only where the three that the source lacks score 0."""
+    labels = torch.arange(19).repeat_interleave(4).view(1, 4, 19)
+    absent, prediction = (9, 14, 16), labels.clone()
+    prediction[labels == 3] = 4
+    if not learnt:
+        for c in absent:
+            prediction[labels == c] = c - 1
+    meter = SegmentationMeter(19)
+    meter.update(prediction, labels)
+    sixteen = [c for c in range(19) if c not in absent]
+    ious = [meter.compute().per_class[c] for c in sixteen]
+    assert meter.miou_of(sixteen) == pytest.approx(np.mean(ious))
+    shortcut = meter.compute().miou * 19 / 16
+    assert (shortcut == pytest.approx(meter.miou_of(sixteen))) is not learnt
+    assert (shortcut > 1) is learnt
+
+
 def test_one_mean_over_all_images_is_not_a_mean_of_means():
     meter = SegmentationMeter(2)
     meter.update(torch.tensor([[[0, 0, 0, 0]], [[0, 0, 0, 1]]]), torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]]))

@@ -119,9 +119,9 @@ _READERS = {
     "suim": "suim:Suim",
     "fss1000": "fss1000:Fss1000",
     "deepglobe": "deepglobe:DeepGlobe",
-    "isic": "isic:Isic",
-    "chest_xray": "chest_xray:ChestXray",
-    "kvasir": "kvasir:Kvasir",
+    "isic": "medical:Isic",
+    "chest_xray": "medical:ChestXray",
+    "kvasir": "medical:Kvasir",
 }
 """The reader of each real set of episodes, by module and class below fsslib.data."""
 
@@ -141,7 +141,8 @@ def _untrained(*, source, size, **_) -> FewShotTask:
 def _photos(*, fold, targets, size, **_) -> FewShotTask:
     from fsslib.data.camvid import CamVid
     from fsslib.data.coco import Coco
-    from fsslib.data.images import DataError, joined
+    from fsslib.data.images import DataError
+    from fsslib.data.joined import joined
     from fsslib.data.magnetic_tile import MagneticTile
     from fsslib.data.names import class_id
     from fsslib.data.pascal import FOLDS, PascalVOC

@@ -4,6 +4,7 @@ Everything lies below `data/cache` of the project and may be deleted at any time
 files it was made from, appears whole or not at all, and is made by one process while others wait.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import filelock
 import numpy as np
@@ -57,8 +58,16 @@ def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[
     return read(folder)
 
 
+class Pixels(Protocol):
+    """Resized images and their label maps, by id."""
+
+    def __contains__(self, image_id: str) -> bool: ...
+
+    def __getitem__(self, image_id: str) -> Pair: ...
+
+
 class PixelCache:
-    """Images and label maps of one size, memory-mapped: `cache[image_id]` gives both, as `prepare` gave them."""
+    """`Pixels` of one data set, memory-mapped."""
 
     def __init__(self, folder: Path, ids: Sequence[str]):
         self.folder = folder
@@ -134,6 +143,37 @@ def pixel_cache(
             return None
         print(f"{name}: {len(ids)} images are decoded once, to {folder} ({needed / 1e6:.1f} MB).", flush=True)
     return make_once(folder, read, make)
+
+
+FEWEST = 2000
+"""Images from which on what a scan found is remembered; fewer are scanned in seconds."""
+
+
+def remembered(
+    key: str, files: Mapping[str, tuple[Path, ...]], work: Callable[[str], Any], *, root: Path | None = None
+) -> dict[str, Any]:
+    """What `work` says of each image, as JSON can hold it, kept while the files have the sizes and times of then.
+
+    `key` names what else the answers depend on. A set of fewer than FEWEST images is worked through each time, with
+    nothing written. A file that cannot be written or read costs the time and nothing else.
+    """
+    if len(files) < FEWEST:
+        return {image_id: work(image_id) for image_id in files}
+    path = (cache_root() if root is None else root) / f"{key}-scan{RULE}.json"
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        known = {}
+    found, changed = {}, False
+    for image_id, paths in tqdm(files.items(), f"scanning {key}", unit="image", leave=False, disable=None):
+        times = [str(paths[0]), *(_times(p) for p in paths)]
+        if known.get(image_id, [None])[0] != times:
+            known[image_id], changed = [times, work(image_id)], True
+        found[image_id] = known[image_id][1]
+    if changed:
+        with contextlib.suppress(OSError):
+            write_atomically(path, json.dumps(known))
+    return found
 
 
 def _in_threads(

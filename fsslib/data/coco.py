@@ -30,6 +30,7 @@ from fsslib.data.images import (
     read_image,
     read_label_map,
     read_size,
+    scan_all,
 )
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
@@ -57,7 +58,7 @@ class Coco(LabelledImageSet):
 
     The label maps are painted when a JSON is first opened (10 ms an image: 20 minutes for train2017), into `cache`
     (default: data/cache of the project), below it a folder named after the JSON's content: a changed JSON is painted
-    anew. Every opening reads all label maps and the headers of all images, at 2 ms an image.
+    anew. The first opening reads all label maps and the headers of all images, at 2 ms an image.
 
     Raises DataError for missing files, a JSON that is damaged or names an unknown image or class, outlines that cannot
     be filled, and images of another size than in the JSON. A damaged image is found when it is first used, or by
@@ -80,15 +81,22 @@ class Coco(LabelledImageSet):
         self._check_files()
         crowds = manifest["crowds"]
         super().__init__(
-            {image_id: self._scan(image_id, size, crowds.get(image_id, ())) for image_id in self._files},
+            scan_all(
+                f"coco-{part}-{size}",
+                {image_id: self._both_files(image_id) for image_id in self._files},
+                lambda image_id: self._scan(image_id, size, crowds.get(image_id, ())),
+            ),
             self._load_files,
             named(manifest["classes"]),
             name="coco",
             domain="photo",
             size=size,
             keep_originals=keep_originals,
-            files_of=lambda i: (self.folder / self._files[i], self._label_path(i)),
+            files_of=self._both_files,
         )
+
+    def _both_files(self, image_id: str) -> tuple[Path, Path]:
+        return self.folder / self._files[image_id], self._label_path(image_id)
 
     def _label_path(self, image_id: str) -> Path:
         return self.label_maps / f"{image_id}.png"

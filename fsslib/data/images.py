@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from fsslib.data.cache import PixelCache, pixel_cache
+from fsslib.data.cache import Pixels, pixel_cache, remembered
 from fsslib.episodes import VOID, Episode, EpisodeRow, largest_group, sample_rows
 
 MINIMUM_SHARE = 0.02
@@ -46,7 +47,7 @@ def _transforms() -> ModuleType:
 
 def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
     """An image file as RGB. Raises DataError naming the file when it is missing, cut short or not an image."""
-    return _read(path, lambda image: _transforms().pil_to_tensor(image.convert("RGB")))
+    return read_with(path, lambda image: _transforms().pil_to_tensor(image.convert("RGB")))
 
 
 def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
@@ -64,16 +65,24 @@ def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
             )
         return _transforms().pil_to_tensor(image)[0]
 
-    return _read(path, indices)
+    return read_with(path, indices)
 
 
 def read_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file from its header, without decoding it. Errors as `read_image`."""
-    return _read(path, lambda image: (image.height, image.width))
+    return read_with(path, lambda image: (image.height, image.width), whole=False)
 
 
-def _read(path: Path, use: Callable):
+def read_with(path: Path, use: Callable[[Image.Image], Any], *, whole: bool = True) -> Any:
+    """What `use` makes of an opened image file, its errors in words. `whole`: hold a PNG against its checksums first.
+
+    Pillow decodes a PNG with a wrong byte without a word where it can, to other labels.
+    """
     try:
+        with Image.open(path) as image:
+            if image.format != "PNG" or not whole:
+                return use(image)
+            image.verify()
         with Image.open(path) as image:
             return use(image)
     except FileNotFoundError as error:
@@ -81,7 +90,7 @@ def _read(path: Path, use: Callable):
     except DataError:
         raise
     # Pillow reports damage as OSError, and as SyntaxError or ValueError from its PNG reader.
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read ({error}). Most often such a file was cut short in copying or unpacking: delete it "
             "and restore it from the archive."
@@ -123,6 +132,18 @@ def classes_in(labels: UInt8[Tensor, "H W"], size: int, *, minimum_share: float 
     left = torch.bincount(resize_labels(labels, size).flatten(), minlength=VOID + 1)[1:VOID]
     large = (counts >= minimum_share * labels.numel()) & (left > 0)
     return ImageClasses(*(frozenset((flags.nonzero().flatten() + 1).tolist()) for flags in (counts > 0, large)))
+
+
+def scan_all(
+    key: str, files: Mapping[str, tuple[Path, ...]], scan: Callable[[str], ImageClasses]
+) -> dict[str, ImageClasses]:
+    """What each image shows by `scan`, remembered on disk for large sets; see `fsslib.data.cache.remembered`."""
+
+    def work(image_id: str) -> list[list[int]]:
+        found = scan(image_id)
+        return [sorted(found.held), sorted(found.large)]
+
+    return {i: ImageClasses(*map(frozenset, found)) for i, found in remembered(key, files, work).items()}
 
 
 def way_labels(labels: Int[Tensor, "B H W"], class_ids: Int[Tensor, "B N"]) -> Int[Tensor, "B H W"]:
@@ -177,7 +198,7 @@ class LabelledImageSet:
         self.class_of, self.files_of = dict(class_of or {}), files_of
         self._load = load
         self._cache: dict[str, _Prepared] = {}
-        self._pixels: PixelCache | _JoinedPixels | None = None
+        self._pixels: Pixels | None = None
         self._set_contents(contents)
 
     def _set_contents(self, contents: Mapping[str, ImageClasses]) -> None:
@@ -369,73 +390,6 @@ class LabelledImageSet:
         if len(self._cache) * 4 * self.size**2 < CACHE_BYTES:
             self._cache[image_id] = prepared
         return prepared
-
-
-def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> LabelledImageSet:
-    """One set over the images of several; each image's id is the name of its set, a slash and its id there.
-
-    Classes with one id are one class. Each set labels only the classes it has: objects of another's are background in
-    its images. What counts as large, and the groups, are as in the sets; an image without a group is its own.
-
-    Raises ValueError for sets with the same name or of different sizes, and for an id that means different classes.
-    """
-    settings = {(images.size, images.keep_originals) for images in sets}
-    if len(settings) != 1:
-        raise ValueError(f"Joined sets need one size and keep_originals; found {sorted(settings)}.")
-    ((size, keep_originals),) = settings
-    class_names: dict[int, str] = {}
-    for images in sets:
-        for c, class_name in images.class_names.items():
-            if class_names.setdefault(c, class_name) != class_name:
-                raise ValueError(
-                    f"Class {c} is {class_names[c]!r} in one set and {class_name!r} in {images.name}: joined sets "
-                    "share the ids of fsslib.data.names."
-                )
-    origins = {f"{images.name}/{i}": (images, i) for images in sets for i in images.ids}
-    if len(origins) < sum(map(len, sets)):
-        raise ValueError(f"Joined sets need different names; found {', '.join(images.name for images in sets)}.")
-
-    def load(image_id: str) -> tuple[Tensor, Tensor]:
-        images, own_id = origins[image_id]
-        return images._load(own_id)
-
-    def files_of(image_id: str) -> tuple[Path, ...]:
-        images, own_id = origins[image_id]
-        return images.files_of(own_id)
-
-    def group_of(image_id: str) -> str:
-        images, own_id = origins[image_id]
-        return image_id if images.group_of is None else f"{images.name}/{images.group_of(own_id)}"
-
-    together = LabelledImageSet(
-        {image_id: images.contents[own_id] for image_id, (images, own_id) in origins.items()},
-        load,
-        dict(sorted(class_names.items())),
-        name=name,
-        domain=domain,
-        size=size,
-        keep_originals=keep_originals,
-        group_of=group_of if any(images.group_of for images in sets) else None,
-        files_of=files_of if all(images.files_of for images in sets) else None,
-        class_of={i: images.class_of[own] for i, (images, own) in origins.items() if own in images.class_of},
-    )
-    together._pixels = _JoinedPixels(origins)
-    return together
-
-
-@dataclass(frozen=True)
-class _JoinedPixels:
-    """The caches of several sets as one."""
-
-    origins: Mapping[str, tuple[LabelledImageSet, str]]
-
-    def __contains__(self, image_id: str) -> bool:
-        images, own_id = self.origins[image_id]
-        return images._pixels is not None and own_id in images._pixels
-
-    def __getitem__(self, image_id: str) -> tuple[Tensor, Tensor]:
-        images, own_id = self.origins[image_id]
-        return images._pixels[own_id]
 
 
 def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tuple[int, ...]) -> str:

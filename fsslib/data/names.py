@@ -2,7 +2,8 @@
 
 VOC's twenty classes keep the numbers of its label maps; the sixty further classes of COCO follow, then those of the
 other sets. A set whose own name for a class differs ("tvmonitor", "tv") is mapped by `ALIASES`. Ids fit a label map of
-bytes: 0 is background, 255 void.
+bytes: 0 is background, 255 void. Only the classes that FSS-1000 alone has are numbered above, from 1001
+(`fsslib.data.fss1000`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,13 @@ oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair
 _STREETS = "road, pavement, building, wall, fence, pole, sign, tree, terrain, sky, bicyclist"
 _DEFECTS = "blowhole, break, crack, fray, uneven"
 _UNDERWATER = "aquatic plant, wreck, robot, reef, fish, sea floor"
+_FROM_ABOVE = "agriculture land, urban land, rangeland, forest land, water, barren land"
+_MEDICAL = "nevus, melanoma, seborrheic keratosis, lung, polyp"
+_DRIVING = "rider"
+_LISTS = (_VOC, _COCO, _STREETS, _DEFECTS, _UNDERWATER, _FROM_ABOVE, _MEDICAL, _DRIVING)
 
 CLASS_IDS: Mapping[str, int] = {
-    name.strip(): number
-    for number, name in enumerate(",".join((_VOC, _COCO, _STREETS, _DEFECTS, _UNDERWATER)).split(","), start=1)
+    name.strip(): number for number, name in enumerate(",".join(_LISTS).split(","), start=1)
 }
 """Global id of each class name, 1 and up, in an order that only ever grows at its end."""
 
@@ -35,6 +39,13 @@ ALIASES: Mapping[str, str] = {
     "tv": "tvmonitor",
     "pedestrian": "person",
     "diver": "person",
+    "television": "tvmonitor",
+    "hotdog": "hot dog",
+    "doughnut": "donut",
+    "teddy": "teddy bear",
+    "computer mouse": "mouse",
+    "remote control": "remote",
+    "flying disc": "frisbee",
 }
 """Other sets' names for a class that has one here."""
 

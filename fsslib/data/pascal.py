@@ -22,6 +22,7 @@ from fsslib.data.images import (
     read_image,
     read_label_map,
     read_size,
+    scan_all,
     size_mismatch,
 )
 from fsslib.episodes import VOID
@@ -84,9 +85,9 @@ class PascalVOC(LabelledImageSet):
     For a score without training over chosen classes, `.usable_classes` and `.sample` need no fold.
 
     Opening reads every label map and the header of every image: under a second for 566 small images, less than a minute
-    for all 12,031 of VOC. Raises DataError for missing folders, lists and files, and for label maps in colours, of
-    another size than their image, or with values other than 0..20 and 255. A damaged image is found when it is first
-    used, or by `check()`.
+    for all 12,031 of VOC, and that once, as long as the files stay as they are. Raises DataError for missing folders,
+    lists and files, and for label maps in colours, of another size than their image, or with values other than 0..20
+    and 255. A damaged image is found when it is first used, or by `check()`.
     """
 
     def __init__(
@@ -100,17 +101,19 @@ class PascalVOC(LabelledImageSet):
         self.folder = find_folder(data_root() if root is None else Path(root))
         origins = read_lists(self.folder, (lists,) if isinstance(lists, str) else lists)
         self._check_files(origins)
-        contents = {image_id: self._scan(image_id, size) for image_id in origins}
         super().__init__(
-            contents,
+            scan_all(f"pascal-{size}", {i: self._both_files(i) for i in origins}, lambda i: self._scan(i, size)),
             self._load_files,
             CLASS_NAMES,
             name="pascal",
             domain="photo",
             size=size,
             keep_originals=keep_originals,
-            files_of=lambda i: (self._image_path(i), self._label_path(i)),
+            files_of=self._both_files,
         )
+
+    def _both_files(self, image_id: str) -> tuple[Path, Path]:
+        return self._image_path(image_id), self._label_path(image_id)
 
     def _image_path(self, image_id: str) -> Path:
         return self.folder / "JPEGImages" / f"{image_id}.jpg"

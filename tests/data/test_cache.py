@@ -16,7 +16,8 @@ import torch
 
 from fsslib.data import cache
 from fsslib.data.cache import make_once, pixel_cache
-from fsslib.data.images import DataError, joined
+from fsslib.data.images import DataError
+from fsslib.data.joined import joined
 from fsslib.data.pascal import PascalVOC
 from tests.data.voc_fixture import add_image, add_list
 
@@ -172,6 +173,32 @@ def test_two_that_want_the_same_make_it_once(tmp_path):
         found = list(pool.map(lambda _: make_once(tmp_path / "entry", read, make), range(2)))
     assert found == [True, True]
     assert len(made) == 1
+
+
+def test_a_scan_is_remembered_for_files_that_stay_as_they_are(files, tmp_path, monkeypatch):
+    calls = []
+
+    def work(image_id):
+        calls.append(image_id)
+        return [int(files[image_id][0].read_text())]
+
+    def scan():
+        calls.clear()
+        return cache.remembered("numbers", files, work, root=tmp_path / "cache")
+
+    assert scan() == scan() == {str(n): [n] for n in range(5)}
+    assert len(calls) == 5, "a small set is scanned each time"
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(cache, "FEWEST", 2)
+    assert scan() == scan()
+    assert calls == []
+    files["2"][0].write_text("7")
+    assert scan()["2"] == [7]
+    assert calls == ["2"]
+    (path,) = (tmp_path / "cache").glob("*.json")
+    path.write_text(path.read_text()[:50])
+    assert scan()["2"] == [7]
+    assert len(calls) == 5
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsslib.data.images import DataError, ImageClasses, LabelledImageSet, classes_in, joined
+from fsslib.data.images import DataError, ImageClasses, LabelledImageSet, classes_in
+from fsslib.data.joined import joined
 from fsslib.data.magnetic_tile import MagneticTile
 from fsslib.data.pascal import PascalVOC
 from fsslib.episodes import EpisodeSource, sample_rows

@@ -1,0 +1,157 @@
+"""Data sets made of an image and a black and white mask each: what their readers share."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from torch import Tensor
+
+from fsslib.data.images import (
+    MINIMUM_SHARE,
+    DataError,
+    ImageClasses,
+    LabelledImageSet,
+    classes_in,
+    read_image,
+    read_size,
+    read_with,
+    scan_all,
+    size_mismatch,
+)
+from fsslib.episodes import VOID
+
+COLOURED, MOST_COLOURED = 32, 0.25
+"""A pixel is coloured when its channels differ by so much, a mask is a picture when such a share of its pixels is."""
+
+Files = Mapping[str, tuple[Path, Path, int]]
+"""Image, mask and global class id by the image's id."""
+
+
+class MaskedImages(LabelledImageSet):
+    """An episode source over images with a mask of one class each, white on black.
+
+    Label maps hold the class's id, or 1 where that is above a byte (`LabelledImageSet`'s `class_of`). An image whose
+    mask is empty is listed and never drawn. Opening reads every mask and the header of every image; a damaged image is
+    found when it is first used, or by `check()`.
+
+    Raises DataError for a mask that `read_mask` refuses, and for one of another size than its image.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        class_names: Mapping[int, str],
+        *,
+        name: str,
+        domain: str,
+        size: int,
+        minimum_share: float = MINIMUM_SHARE,
+        keep_originals: bool = False,
+        group_of: Callable[[str], str] | None = None,
+    ):
+        self._files = dict(files)
+        super().__init__(
+            scan_all(
+                f"{name}-{size}-{minimum_share}",
+                {image_id: self._both_files(image_id) for image_id in files},
+                lambda image_id: self._scan(image_id, size, minimum_share),
+            ),
+            self._load_files,
+            class_names,
+            name=name,
+            domain=domain,
+            size=size,
+            keep_originals=keep_originals,
+            group_of=group_of,
+            class_of={image_id: c for image_id, (_, _, c) in files.items() if c >= VOID},
+            files_of=self._both_files,
+        )
+
+    def _both_files(self, image_id: str) -> tuple[Path, Path]:
+        return self._files[image_id][:2]
+
+    def _labels(self, image_id: str) -> UInt8[Tensor, "H W"]:
+        _, mask, c = self._files[image_id]
+        return read_mask(mask).to(torch.uint8) * (c if c < VOID else 1)
+
+    def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
+        return read_image(self._files[image_id][0]), self._labels(image_id)
+
+    def _scan(self, image_id: str, size: int, minimum_share: float) -> ImageClasses:
+        image, mask, c = self._files[image_id]
+        labels, image_size = self._labels(image_id), read_size(image)
+        if image_size != tuple(labels.shape):
+            raise DataError(size_mismatch(mask, image_size, tuple(labels.shape)))
+        found = classes_in(labels, size, minimum_share=minimum_share)
+        return ImageClasses(*(frozenset((c,) if classes else ()) for classes in (found.held, found.large)))
+
+
+def read_mask(path: Path) -> Bool[Tensor, "H W"]:
+    """A mask as a picture, stored in any mode: pixels of brightness 128 and more are its class, as in released loaders.
+
+    Colours are turned grey, and alpha is left out: the elephants of FSS-1000 are RGBA, opaque throughout.
+
+    Raises DataError for an unreadable file, for a photograph in a mask's place, and for a mask of 0 and 1, or of a dark
+    palette, which would come out empty.
+    """
+
+    def brightness_of(image: Image.Image) -> UInt8[Tensor, "H W"]:
+        if image.mode not in ("1", "L", "LA") and not image.mode.startswith("I"):
+            channels = torch.from_numpy(np.array(image.convert("RGB")))
+            spread = channels.amax(-1) - channels.amin(-1)
+            if (spread >= COLOURED).float().mean() > MOST_COLOURED:
+                raise DataError(
+                    f"{path} is a picture in colours, and no black and white mask: a photograph, or a map of classes "
+                    "with a palette. Restore the mask from the archive, or remove it together with its image."
+                )
+        # 16 bits are cut off at 255; straight to "L", newer Pillow would divide them by 256, and 255 would be black.
+        deep = image.convert("I") if image.mode.startswith("I") else image
+        return torch.from_numpy(np.array(deep.convert("L")))
+
+    brightness = read_with(path, brightness_of)
+    marked = brightness >= 128
+    if brightness.any() and not marked.any():
+        raise DataError(
+            f"{path} is all dark: its brightest pixel has {int(brightness.max())}, where a mask's class has 128 to "
+            "255. If it holds class numbers, or a palette, restore the file as published."
+        )
+    return marked
+
+
+def files_in(folder: Path, suffix: str, how_to_get: str) -> dict[str, Path]:
+    """The files of a folder that end in `suffix`, in capitals or not, by name without it; hidden ones are left alone.
+
+    Raises DataError with `how_to_get` when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.\n{how_to_get}")
+    files = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    return {path.stem: path for path in files if path.suffix.lower() == suffix}
+
+
+def paired(
+    images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path, *, all_masked: bool = True
+) -> dict[str, tuple[Path, Path]]:
+    """Image and mask by their common name; `folder` is where they were looked for.
+
+    Raises DataError for a mask without its image, for an image without its mask unless not `all_masked`, and when there
+    is not one pair.
+    """
+    lonely = [(masks, images, "image")]
+    if all_masked:
+        lonely.append((images, masks, "mask"))
+    for found, other, what in lonely:
+        if alone := sorted(found.keys() - other.keys()):
+            path = found[alone[0]]
+            folders = {str(one.parent) for one in other.values()} - {str(path.parent)}
+            where = f"in {' or '.join(sorted(folders))}" if folders else "beside it"
+            more = f", nor have {len(alone) - 1} more files there" if len(alone) > 1 else ""
+            raise DataError(
+                f"{path} has no {what} of its name {where}{more}. Unpack the archive again, or remove what is alone."
+            )
+    if not masks:
+        raise DataError(f"{folder} holds no images with masks. Unpack the archive again.")
+    return {name: (images[name], mask) for name, mask in masks.items()}
