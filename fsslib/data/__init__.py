@@ -54,6 +54,7 @@ def open_task(
     - "photos": PASCAL and COCO together, classes merged by name, the classes of PASCAL's `fold` held out; the targets
       "magnetic_tile", "camvid" and "suim" show other things and are asked for classes of their own.
     - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development.
+    - "cityscapes": "gta5" or "synthia" to Cityscapes, K labelled images of every city, tested on the val split.
     - "camvid": CamVid from "day" to "dusk". "streets_camvid": the toy streets' "game" to CamVid's "day".
 
     Training images that hold a held-out class as background are dropped (toy: not drawn) unless `novel_as_background`
@@ -219,6 +220,29 @@ def _streets_camvid(*, size, device, **_) -> AdaptationTask:
     return AdaptationTask(game, game.ids, part["day_train"], groups, tests, ImageSet(game, seen[TEST_STREETS:]))
 
 
+def _cityscapes(*, source, targets, size, **_) -> AdaptationTask:
+    from fsslib.data import cityscapes
+    from fsslib.data.gta5 import gta5
+    from fsslib.data.synthia import synthia
+
+    shape = (size, 2 * size)
+    computed = _cached({"gta5": gta5, "synthia": synthia}[source](size=shape))
+    train, val = (_cached(cityscapes.cityscapes(split=split, size=shape)) for split in ("train", "val"))
+    (target,) = targets or ("cityscapes",)
+    pool = train.restricted(cityscapes.PIXDA_ONE_SHOT) if target == "cityscapes_one_shot" else train
+    ids, held_out = _last(computed.ids, HELD_OUT_STREETS)
+    ids, tested = _last(ids, TEST_STREETS)
+    tests = {source: ImageSet(computed, tested), target: ImageSet(val, val.ids)}
+    groups = group_ids(pool.ids, cityscapes.city_of)
+    return AdaptationTask(computed, ids, pool, groups, tests, ImageSet(computed, held_out))
+
+
+def _last(ids: tuple[str, ...], count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All but the last `count` ids, and these; of few ids a fifth."""
+    count = min(count, max(1, len(ids) // 5))
+    return ids[:-count], ids[-count:]
+
+
 DATA_SETS = {
     "toy": DataSet(
         "drawn by the program, nothing to download",
@@ -270,6 +294,14 @@ DATA_SETS = {
         sources=("game",),
         targets=("day",),
         default_targets=("day",),
+        adapts=True,
+    ),
+    "cityscapes": DataSet(
+        "from computed streets, GTA5 or SYNTHIA, to Cityscapes; cityscapes_one_shot has PixDA's own image of each city",
+        _cityscapes,
+        sources=("gta5", "synthia"),
+        targets=("cityscapes", "cityscapes_one_shot"),
+        default_targets=("cityscapes",),
         adapts=True,
     ),
 }

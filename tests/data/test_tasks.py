@@ -1,11 +1,12 @@
 """Tasks: what is learnt and what is asked, for both kinds; streams and sets of images with fixed classes. 15 s."""
 
 import os
+import warnings
 
 import pytest
 import torch
 
-from fsslib.data import DATA_SETS, open_task
+from fsslib.data import DATA_SETS, cityscapes, open_task
 from fsslib.data.names import class_id
 from fsslib.data.sampling import group_ids, in_turn, k_per_group
 from fsslib.data.streams import ImageSet, ImageStream, PairStream, Relabelled
@@ -14,6 +15,7 @@ from fsslib.data.toyworld import ToyWorld
 from fsslib.data.toyworld.streets import CITIES, CLASS_NAMES, TO_CAMVID, Streets, city_of
 from fsslib.episodes import VOID, LabelledImages
 from tests.data.camvid_fixture import draw_camvid
+from tests.data.street_fixture import draw_cityscapes, draw_gta5, draw_synthia
 
 
 class Numbers:
@@ -211,3 +213,22 @@ def test_photographs_are_learnt_and_other_things_asked():
     for row in exams["camvid"].manifest.rows:
         assert all(s.split("_")[0] != row.query.split("_")[0] for way in row.supports for s in way)
     assert next(exams["magnetic_tile"].batches(2)).query_images.shape[-1] == 320
+
+
+@pytest.mark.parametrize("source", ["gta5", "synthia"])
+def test_computed_streets_to_cityscapes(tmp_path, monkeypatch, source):
+    draw_cityscapes(tmp_path)
+    (draw_gta5 if source == "gta5" else draw_synthia)(tmp_path)
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    with warnings.catch_warnings():
+        # GTA5's frames with a label map of another size are left out aloud.
+        warnings.simplefilter("ignore", UserWarning)
+        task = open_task("cityscapes", source=source, targets=("cityscapes",), size=16)
+    drawn = task.labelled_targets(1, seed=0)
+    assert sorted(map(cityscapes.city_of, drawn)) == sorted(task.target_ids_by_group)
+    kept_apart = [task.source_ids, task.tests[source].ids, task.held_out.ids]
+    assert sum(map(len, kept_apart)) == len(set().union(*kept_apart)) == len(task.source.ids)
+    assert not set(task.tests["cityscapes"].ids) & set(task.target.ids)
+    computed, real = task.streams(batch_size=2, shots=1)["both"].batch(0)
+    assert computed.labels.shape == real.labels.shape == (2, 16, 32)
+    assert len(task.train_classes) == 19
