@@ -136,11 +136,16 @@ class TaggedImages(_Batch):
 
 @dataclass(frozen=True)
 class EpisodeRow:
-    """Which images make up one episode: the query, and K support ids for each of the N classes."""
+    """Which images make up one episode: the query, and K support ids for each of the N classes.
+
+    Supports of a way are distinct, as `sample_rows` draws them, unless `repeats` says that the row comes from a
+    protocol that draws with replacement (HSNet's).
+    """
 
     query: str
     classes: tuple[int, ...]
     supports: tuple[tuple[str, ...], ...]
+    repeats: bool = False
 
     def __post_init__(self):
         if len(self.supports) != len(self.classes):
@@ -149,7 +154,7 @@ class EpisodeRow:
         if self.query in flat:
             raise ValueError(f"The query {self.query!r} is among its own supports.")
         for way in self.supports:
-            if len(set(way)) != len(way):
+            if len(set(way)) != len(way) and not self.repeats:
                 raise ValueError(f"A support image is repeated within a way: {way}")
 
 
@@ -162,7 +167,8 @@ class EpisodeManifest:
     """A frozen list of episodes: everything an evaluation depends on beside the model.
 
     `about` says where the rows came from (data set, fold, seed ...) and travels in the file's header. The hash covers
-    the rows only, so that two manifests with equal rows are equal for every comparison of scores.
+    the rows only, so that two manifests with equal rows are equal for every comparison of scores. Repeated supports are
+    read only from a file whose header allows them, as `save` writes it for rows that may have them.
     """
 
     rows: tuple[EpisodeRow, ...]
@@ -187,7 +193,8 @@ class EpisodeManifest:
             for name in (row.query, *(s for way in row.supports for s in way)):
                 if not name or any(c in name for c in "\t\n,;#"):
                     raise ValueError(f"Image id {name!r} cannot stand in a manifest: no tabs, newlines, ',', ';', '#'.")
-        header = [self.HEADER, *(f"# {key}: {value}" for key, value in self.about.items()), f"# sha256: {self.sha256}"]
+        about = dict(self.about) | ({"repeats": "allowed"} if any(row.repeats for row in self.rows) else {})
+        header = [self.HEADER, *(f"# {key}: {value}" for key, value in about.items()), f"# sha256: {self.sha256}"]
         write_atomically(path, "\n".join(header) + "\n" + self.body())
 
     @classmethod
@@ -205,10 +212,12 @@ class EpisodeManifest:
             try:
                 query, classes, supports = line.split("\t")
                 ways = tuple(tuple(way.split(",")) for way in supports.split(";"))
-                rows.append(EpisodeRow(query, tuple(map(int, classes.split(","))), ways))
+                repeats = about.get("repeats") == "allowed"
+                rows.append(EpisodeRow(query, tuple(map(int, classes.split(","))), ways, repeats))
             except ValueError as error:
                 raise ManifestError(f"{path}, line {number}: not an episode ({error}): {line[:120]!r}") from error
         stated = about.pop("sha256", None)
+        about.pop("repeats", None)
         manifest = cls(tuple(rows), about)
         if stated != manifest.sha256:
             raise ManifestError(

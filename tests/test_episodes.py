@@ -136,6 +136,22 @@ def test_manifest_round_trip(tmp_path):
     assert [p.name for p in (tmp_path / "new folder").iterdir()] == ["m.txt"]
 
 
+def test_repeated_supports_are_read_only_where_the_header_allows_them(tmp_path):
+    path = tmp_path / "m.txt"
+    rows = (EpisodeRow("q", (1,), (("a", "a"),), repeats=True), EpisodeRow("q", (1,), (("a", "b"),), repeats=True))
+    manifest = EpisodeManifest(rows, {"data": "pool"})
+    manifest.save(path)
+    assert "# repeats: allowed\n" in path.read_text()
+    assert EpisodeManifest.load(path) == manifest
+    path.write_text(path.read_text().replace("# repeats: allowed\n", ""))
+    with pytest.raises(ManifestError, match=r"line 4: not an episode .A support image is repeated"):
+        EpisodeManifest.load(path)
+    drawn = EpisodeManifest(tuple(sample_rows(POOL, range(6), 60, ways=2, shots=3)))
+    drawn.save(path)
+    assert "repeats" not in path.read_text()
+    assert not any(row.repeats for row in drawn.rows)
+
+
 def test_damaged_manifests_name_the_line(tmp_path):
     path = tmp_path / "m.txt"
     EpisodeManifest(tuple(sample_rows(POOL, range(6), 9))).save(path)

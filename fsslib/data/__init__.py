@@ -82,7 +82,7 @@ def _toy(*, fold, source, targets, size, device, novel_as_background=False) -> F
 
     train = world(source, (*base, *novel) if novel_as_background else base)
     tests = {domain: world(domain, base) for domain in dict.fromkeys((source, *targets))}
-    return FewShotTask(train, base, tests, novel)
+    return FewShotTask(train, base, tests, novel, novel_as_background=novel_as_background)
 
 
 IN_MEMORY = 2**26
@@ -112,7 +112,7 @@ def _pascal_all(*, size, **_) -> FewShotTask:
 FEWEST_IMAGES = 5
 """Images that must show a class for it to be asked for where nothing is trained."""
 
-_READERS = {
+READERS = {
     "pascal": "pascal:PascalVOC",
     "coco": "coco:Coco",
     "camvid": "camvid:CamVid",
@@ -129,7 +129,7 @@ _READERS = {
 
 def open_images(name: str, **options) -> "LabelledImageSet":
     """A real data set as an episode source: the reader with this name, with its options such as `size`."""
-    module, reader = _READERS[name].split(":")
+    module, reader = READERS[name].split(":")
     return getattr(import_module(f"fsslib.data.{module}"), reader)(**options)
 
 
@@ -261,7 +261,7 @@ DATA_SETS = {
     "untrained": DataSet(
         "one real data set, its classes tested and none trained on: for untrained networks",
         _untrained,
-        sources=tuple(_READERS),
+        sources=tuple(READERS),
         trainable=False,
     ),
     "photos": DataSet(

@@ -14,7 +14,8 @@ class FewShotTask:
     """Train on `train_classes` of `train`, test on `test_classes` of every domain in `tests` (the source first).
 
     `target_classes` names the domains that are asked about other classes than the source: where a target shows other
-    things altogether, such as defects on metal.
+    things altogether, such as defects on metal. `novel_as_background` says that training images may show test classes,
+    unlabelled, as in most papers; else that is refused as a leak before training begins.
     """
 
     train: EpisodeSource
@@ -22,6 +23,7 @@ class FewShotTask:
     tests: Mapping[str, EpisodeSource]
     test_classes: tuple[int, ...]
     target_classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    novel_as_background: bool = False
 
     method_options: Mapping[str, Any] = field(default_factory=dict, init=False)
     """What the data decide about a method: nothing, for a few-shot method takes any class."""
@@ -40,7 +42,8 @@ class FewShotTask:
         return self.target_classes.get(domain, self.test_classes)
 
     def streams(self, *, batch_size: int, ways: int = 1, shots: int = 1, seed: int = 0) -> dict[str, EpisodeStream]:
-        """Training episodes, by the name that recipes use."""
+        """Training episodes, by the name that recipes use. Raises LeakageError as `check_leakage` does."""
+        _check_leakage(self, novel_as_background=self.novel_as_background)
         return {"source": EpisodeStream(self.train, self.train_classes, batch_size, ways=ways, shots=shots, seed=seed)}
 
     def exams(self, episodes: int, *, ways: int = 1, shots: int = 1, seed: str = "0") -> dict[str, EpisodeSet]:
@@ -102,7 +105,11 @@ class AdaptationTask:
     def streams(
         self, *, batch_size: int, ways: int = 1, shots: int = 1, seed: int = 0
     ) -> dict[str, ImageStream | PairStream]:
-        """Batches of the source, of the K target images per group (`shots`), and of both. There are no ways here."""
+        """Batches of the source, of the K target images per group (`shots`), and of both. There are no ways here.
+
+        Raises LeakageError when a test image is among the training images.
+        """
+        _check_leakage(self)
         if ways != 1:
             raise ValueError(f"Domain adaptation has a fixed list of classes and no ways; found ways {ways}.")
         source = ImageStream(self.source, self.source_ids, batch_size, f"source-{seed}")
@@ -122,3 +129,10 @@ class AdaptationTask:
             f"target images to draw K from: {groups}\n"
             f"tested in: {', '.join(f'{domain} {len(images)}' for domain, images in self.tests.items())}"
         )
+
+
+def _check_leakage(task: FewShotTask | AdaptationTask, **switches: bool) -> None:
+    # Imported here, for that file knows the tasks.
+    from fsslib.data.leakage import check_leakage
+
+    check_leakage(task, **switches)
