@@ -1,10 +1,12 @@
-"""The command line: `fsslib tutorial`, `run`, `reproduce`, `doctor`, `data list`; flags come from the typed models.
+"""The command line: `fsslib tutorial`, `run`, `reproduce`, `doctor`, `data list`, `data get`, `data check`; flags come
+from the typed models.
 
 Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 130 interrupted.
 """
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -103,10 +105,48 @@ class DataList(BaseModel):
         print(doctor.data_report())
 
 
+class DataGet(BaseModel):
+    """Download a data set from where it is published, check it and unpack it; or say how to get it by hand."""
+
+    name: CliPositionalArg[str] = Field(description="A name out of `fsslib data list`.")
+
+    def cli_cmd(self) -> None:
+        from fsslib.data import catalogue
+
+        _or_fail(lambda: catalogue.get(self.name))
+
+
+class DataCheck(BaseModel):
+    """Read every file of a data set, count what is there, and draw some of it to look at."""
+
+    name: CliPositionalArg[str] = Field(description="A name out of `fsslib data list`.")
+    full: bool = Field(False, description="Hold numbers and lists against the published ones: for complete data sets.")
+    sheet: Path | None = Field(None, description="The PNG with pictures; none: report/data/NAME.png.")
+
+    def cli_cmd(self) -> None:
+        from fsslib import paths
+        from fsslib.data import check
+
+        def work() -> None:
+            images = check.open_set(self.name)
+            report = check.check(
+                images, sheet=self.sheet or paths.project_root() / "report" / "data" / f"{self.name}.png"
+            )
+            print(report)
+            if self.full:
+                print("\n".join(check.hold_against_published(self.name, len(images.ids))))
+            if report.damaged:
+                raise SystemExit(1)
+
+        _or_fail(work)
+
+
 class Data(BaseModel):
     """The data sets of this machine."""
 
     list: CliSubCommand[DataList]
+    get: CliSubCommand[DataGet]
+    check: CliSubCommand[DataCheck]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
@@ -157,6 +197,18 @@ def _with_suggestions(message: str) -> str:
     known = [f"--{name.replace('_', '-')}" for name in Run.model_fields]
     unknown = [flag for flag in re.findall(r"--[\w-]+", message) if flag not in known and "unrecognized" in message]
     return message.removeprefix("error parsing CLI: ") + "".join(suggestion(flag, known) for flag in unknown)
+
+
+def _or_fail(work: Callable[[], None]) -> None:
+    """Do something with data sets; what is wrong with them ends the command with its message."""
+    from fsslib.data.images import DataError
+
+    try:
+        work()
+    except DataError as error:
+        raise SystemExit(_fail(error, 1)) from error
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit(_fail("Interrupted. The next call goes on with what is missing.", 130)) from interrupt
 
 
 def _fail(message: object, code: int) -> int:

@@ -1,7 +1,6 @@
 """What a bug report needs, and what is missing on this machine: versions, device, data sets, weights."""
 
 import importlib
-import os
 import platform
 from pathlib import Path
 
@@ -52,27 +51,10 @@ def gpu_name() -> str:
 
 
 def data_report() -> str:
-    """Which data sets are there; for what is missing or damaged the next step."""
-    from fsslib.data import camvid, coco, magnetic_tile, pascal, suim
-    from fsslib.data.images import DataError
+    """Which data sets are there; for what is missing the next step."""
+    from fsslib.data import catalogue
 
-    root = paths.data_root()
-    set_by = "FSSLIB_DATA" if os.environ.get("FSSLIB_DATA") else "the default; FSSLIB_DATA names another"
-    counts = {
-        "pascal": lambda: f"{len(pascal.read_lists(pascal.find_folder(root)))} images in its lists",
-        "coco": lambda: f"{sum(1 for _ in coco.find_folder(root)[0].glob('*.jpg'))} images of train2017",
-        "camvid": lambda: f"{len(camvid.read_lists(camvid.find_folder(root)))} images in its lists",
-        "magnetic_tile": lambda: f"{len(magnetic_tile.find_files(root))} images",
-        "suim": lambda: f"{len(suim.find_files(root))} images with masks",
-    }
-    lines = [f"Data sets below {root} ({set_by})"]
-    lines += [f"  {name:14} found: drawn by the program" for name in ("toy", "streets")]
-    for name, count in counts.items():
-        try:
-            lines.append(f"  {name:14} found: {count()}")
-        except DataError as error:
-            lines.append(f"  {name:14} missing: " + str(error).replace("\n", "\n" + 17 * " "))
-    return "\n".join(lines)
+    return catalogue.report()
 
 
 def weights_report() -> str:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "reproduction": BASICS | {"blocks", "methods", "data", "training"},
     "teaching": BASICS | {"blocks", "methods", "data", "training", "reproduction"},
     "doctor": BASICS | {"data", "reproduction"},
-    "cli": {"doctor", "reproduction"},
+    "cli": BASICS | {"doctor", "data", "reproduction"},
 }
 LONGEST_FILE = 400
 

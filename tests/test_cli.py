@@ -8,10 +8,12 @@ import pytest
 
 from fsslib import cli, doctor
 from fsslib.cli import main
+from fsslib.data import catalogue
 from fsslib.reproduction import plans
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.run import RunError, RunInterrupted
+from tests.data.voc_fixture import add_image, add_list
 from tests.reproduction.made_notebook import write_notebook
 
 
@@ -93,7 +95,7 @@ def test_environment_variables_are_no_parameters(runs, monkeypatch):
         ("run no_such_file.yaml", "no_such_file.yaml cannot be read"),
         ("runn", "invalid choice: 'runn'"),
         ("", "CLI subcommand is required"),
-        ("data", "CLI subcommand is required {list}"),
+        ("data", "CLI subcommand is required {list, get, check}"),
         ("doctor --verbose", "unrecognized arguments: --verbose"),
     ],
 )
@@ -158,3 +160,30 @@ def test_doctor_and_data_list_are_wired(monkeypatch, capsys):
     assert main(["doctor"]) == 1
     assert main(["data", "list"]) == 0
     assert capsys.readouterr().out == "all there\n"
+
+
+def test_data_get_is_wired_and_says_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "get", lambda name: print(f"{name} fetched"))
+    assert main(["data", "get", "kvasir"]) == 0
+    assert capsys.readouterr().out == "kvasir fetched\n"
+    monkeypatch.undo()
+    assert main(["data", "get", "kvasr"]) == 1
+    assert "fsslib: There is no data set 'kvasr'. There are: toy," in capsys.readouterr().err
+
+
+def test_data_check_reports_draws_and_fails_on_damage(tmp_path, monkeypatch, capsys):
+    add_image(tmp_path, "2007_000001", [(12, (5, 5, 30, 30))])
+    add_list(tmp_path, "train", ["2007_000001"])
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    sheet = tmp_path / "sheet.png"
+    assert main(["data", "check", "pascal", "--sheet", str(sheet)]) == 0
+    assert "pascal: 1 images" in capsys.readouterr().out
+    assert sheet.exists()
+    assert main(["data", "check", "pascal", "--sheet", str(sheet), "--full"]) == 1
+    assert "1 images are here, 12031 are published" in capsys.readouterr().err
+    image = tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2007_000001.jpg"
+    image.write_bytes(image.read_bytes()[:-200])
+    assert main(["data", "check", "pascal", "--sheet", str(sheet)]) == 1
+    assert "DAMAGED   1 files" in capsys.readouterr().out
+    assert main(["data", "check", "isic"]) == 1
+    assert "There is no folder" in capsys.readouterr().err

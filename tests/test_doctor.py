@@ -11,7 +11,6 @@ import torch
 
 from fsslib import doctor
 from tests.data.camvid_fixture import draw_camvid
-from tests.data.test_suim import add_scene
 from tests.data.voc_fixture import draw_voc
 
 
@@ -58,22 +57,20 @@ def test_a_broken_pair_ends_with_1_and_says_what_to_do(empty, capsys, monkeypatc
 def test_data_that_is_there_is_counted(tmp_path, monkeypatch):
     draw_voc(tmp_path)
     draw_camvid(tmp_path)
-    add_scene(tmp_path, "one")
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
     report = doctor.data_report()
     assert f"below {tmp_path} (FSSLIB_DATA)" in report
-    assert re.search(r"pascal +found: \d+ images", report)
-    assert re.search(r"camvid +found: \d+ images", report)
-    assert re.search(r"suim +found: 1 images with masks", report)
-    assert re.search(r"coco +missing: COCO is not complete", report)
-    assert re.search(r"magnetic_tile +missing: The magnetic tiles are not complete", report)
+    assert re.search(r"pascal +found: 85 files VOCdevkit", report)
+    assert re.search(r"camvid +found: \d+ files CamVid", report)
+    assert re.search(r"coco +missing: ", report)
 
 
 def test_data_that_is_missing_comes_with_the_next_step(empty):
     report = doctor.data_report()
-    assert f"there is no folder {empty / 'data' / 'VOCdevkit' / 'VOC2012' / 'JPEGImages'}" in report
-    assert "Set FSSLIB_DATA to the folder that holds VOCdevkit" in report
-    assert re.search(r"suim +missing: SUIM is not there", report)
+    folder = empty / "data" / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
+    assert re.search(rf"pascal +missing: there is no {folder}", report)
+    assert "To get it: fsslib data get pascal" in report
+    assert "Set FSSLIB_DATA to the folder that holds SUIM" in report
 
 
 def test_weights_are_found_below_the_data_and_in_torchs_cache(empty):

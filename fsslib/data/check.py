@@ -3,8 +3,9 @@
 import colorsys
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +15,28 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
+from fsslib.data import READERS, open_images
+from fsslib.data.camvid import camvid
+from fsslib.data.cityscapes import IMAGES_PER_CITY, cityscapes
+from fsslib.data.coco import find_folder
+from fsslib.data.fss1000 import LEFT_OUT
+from fsslib.data.gta5 import IMAGES as GTA5_IMAGES
+from fsslib.data.gta5 import MISMATCHES as GTA5_MISMATCHES
+from fsslib.data.gta5 import gta5
 from fsslib.data.images import DataError
+from fsslib.data.splits import (
+    BY_AREA,
+    ON_GRID,
+    Pair,
+    check_full,
+    coco_fold,
+    coco_label_maps,
+    label_maps,
+    pairs_of,
+    pascal_fold,
+)
+from fsslib.data.synthia import IMAGES as SYNTHIA_IMAGES
+from fsslib.data.synthia import synthia
 from fsslib.episodes import VOID
 
 SHEET = (6, 4)
@@ -55,7 +77,11 @@ class CheckReport:
             heights, widths = zip(*self.sizes)
             ((height, width), most) = self.sizes.most_common(1)[0]
             sizes = f"{min(widths)} x {min(heights)} to {max(widths)} x {max(heights)} pixels"
-            sizes = f"{width} x {height} pixels" if len(self.sizes) == 1 else f"{sizes}, {most} of {width} x {height}"
+            sizes = (
+                f"{width} x {height} pixels"
+                if len(self.sizes) == 1
+                else f"{sizes}, most often {width} x {height} ({most})"
+            )
         else:
             sizes = "no image could be read"
         pixels = max(self.pixels_by_class.total(), 1)
@@ -117,6 +143,74 @@ def check(images: Checkable, *, sheet: Path | None = None) -> CheckReport:
         draw_sheet(pictures, sheet)
         report.sheet = sheet
     return report
+
+
+OPENERS = {
+    "coco_val2017": partial(open_images, "coco", part="val2017"),
+    "coco_train2014": partial(open_images, "coco", part="train2014"),
+    "coco_val2014": partial(open_images, "coco", part="val2014"),
+    "camvid": camvid,
+    "cityscapes": cityscapes,
+    "gta5": gta5,
+    "synthia": synthia,
+}
+"""How sets are opened with all their classes that `fsslib.data.open_images` does not open, or in another part."""
+
+PUBLISHED_IMAGES = {
+    "pascal": 12_031,
+    "coco": 118_287,
+    "coco_val2017": 5_000,
+    "coco_train2014": 82_783,
+    "coco_val2014": 40_504,
+    "camvid": 701,
+    "suim": 1_635,
+    "fss1000": 10_000 - len(LEFT_OUT),
+    "isic": 2_594,
+    "chest_xray": 704,
+    "kvasir": 1_000,
+    "cityscapes": sum(IMAGES_PER_CITY["train"].values()),
+    "gta5": GTA5_IMAGES,
+    "synthia": SYNTHIA_IMAGES,
+}
+"""Images with labels in a complete release; of cityscapes its training split. The others' are not published."""
+
+
+def open_set(name: str) -> Checkable:
+    """A real data set by its name in the catalogue. Raises DataError listing the names, or as its reader does."""
+    names = {*READERS, *OPENERS}
+    if name not in names:
+        raise DataError(f"There is no data set {name!r} to check; there are {', '.join(sorted(names))}.")
+    return OPENERS[name]() if name in OPENERS else open_images(name)
+
+
+def hold_against_published(name: str, images: int) -> list[str]:
+    """Sentences on the number of images of a set, and on HSNet's lists of pairs, against what is published.
+
+    Raises DataError where they differ: for whoever should have everything.
+    """
+    expected = PUBLISHED_IMAGES.get(name)
+    if expected is None:
+        return [f"{name}: {images} images; how many there should be is not published."]
+    left_out = GTA5_MISMATCHES if name == "gta5" else 0
+    if not expected - left_out <= images <= expected:
+        raise DataError(f"{name}: {images} images are here, {expected} are published: the data set is not complete.")
+    said = [f"{name}: {images} images, {expected} published."]
+    if name == "pascal":
+        for part, listed in (("trn", "trainaug"), ("val", "val")):
+            maps = label_maps(open_images(name, lists=listed))
+            said.append(_hold_pairs(pairs_of(maps, ON_GRID), pascal_fold, name, part))
+    elif name in ("coco_train2014", "coco_val2014"):
+        _, annotations = find_folder(part=name.removeprefix("coco_"))
+        pairs = pairs_of(coco_label_maps(annotations), BY_AREA)
+        said.append(_hold_pairs(pairs, coco_fold, "coco", "val" if name == "coco_val2014" else "trn"))
+    return said
+
+
+def _hold_pairs(pairs: Sequence[Pair], classes_of: Callable[[int], Sequence[int]], data: str, part: str) -> str:
+    # A training list of COCO holds what a fold trains on; all others hold the fold's own classes.
+    novel = [set(classes_of(fold)) for fold in range(4)]
+    inside = (data, part) != ("coco", "trn")
+    return check_full([[p for p in pairs if (p[1] in classes) == inside] for classes in novel], data, part)
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:

@@ -51,6 +51,7 @@ def pixda_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
         (f"{best} + fine-tuning", f"{best} + batch norm"),
         (f"{best} + fine-tuning", "joint + fine-tuning"),
         (f"{best} + distillation", f"{best} + fine-tuning"),
+        (f"{best} + distillation", f"{best} + batch norm"),
     ]
     return differences(runs, pairs, _street_columns("game", "cities"))
 

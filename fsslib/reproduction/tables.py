@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from fsslib import paths
+from fsslib.data.catalogue import CATALOGUE
 from fsslib.episodes import write_atomically
 from fsslib.reproduction.plans import read_rows
 from fsslib.reproduction.street_tables import (
@@ -234,6 +235,16 @@ def notebook_index() -> str:
     return "\n".join(lines)
 
 
+def data_sets() -> str:
+    """The real data sets as a Markdown table, from the catalogue."""
+    lines = ["| name | data set | download | licence | behind which numbers |", "|---|---|---|---|---|"]
+    for entry in CATALOGUE.values():
+        if entry.folder:
+            title = f"[{entry.title}]({entry.home}): {entry.about}"
+            lines.append("| " + " | ".join((entry.name, title, entry.size, entry.licence, entry.papers)) + " |")
+    return "\n".join(lines)
+
+
 def fill(text: str, parts: Mapping[str, str]) -> str:
     """`text` with what stands between `<!-- generated:NAME -->` and `<!-- end generated -->` replaced by the named
     parts.
@@ -250,8 +261,8 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
 
 
 def readme_parts() -> dict[str, str]:
-    """What README is filled with: the notebook index and the tables of each plan."""
-    return {"notebooks": notebook_index()} | {
+    """What README is filled with: the notebook index, the data sets and the tables of each plan."""
+    return {"notebooks": notebook_index(), "data": data_sets()} | {
         name: "\n\n".join(table.markdown() for table in group) for name, group in tables().items()
     }
 
@@ -259,4 +270,4 @@ def readme_parts() -> dict[str, str]:
 if __name__ == "__main__":
     readme = Path(paths.project_root()) / "README.md"
     write_atomically(readme, fill(readme.read_text(encoding="utf-8"), readme_parts()))
-    print(f"{readme}: filled from results/ and notebooks/index.yml")
+    print(f"{readme}: filled from results/, notebooks/index.yml and the catalogue of data sets")

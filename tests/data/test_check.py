@@ -4,9 +4,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsslib.data import READERS
+from fsslib.data import check as check_module
 from fsslib.data.camvid import camvid
-from fsslib.data.check import SHEET, SIDE, check, class_colour
+from fsslib.data.check import (
+    OPENERS,
+    PUBLISHED_IMAGES,
+    SHEET,
+    SIDE,
+    check,
+    class_colour,
+    hold_against_published,
+    open_set,
+)
+from fsslib.data.images import DataError
+from fsslib.data.names import class_id
 from fsslib.data.pascal import PascalVOC
+from fsslib.data.sources import ENTRIES
+from fsslib.data.splits import coco_fold
 from tests.data.camvid_fixture import draw_camvid
 from tests.data.voc_fixture import add_image, add_list
 
@@ -98,6 +113,47 @@ def test_driving_sets_are_checked_too(tmp_path):
 
 
 def test_neighbouring_classes_have_colours_that_differ():
-    for class_id in range(1, 60):
-        near, next_one = class_colour(class_id), class_colour(class_id + 1)
+    for number in range(1, 60):
+        near, next_one = class_colour(number), class_colour(number + 1)
         assert sum(abs(a - b) for a, b in zip(near, next_one)) > 100
+
+
+def test_an_unknown_name_lists_those_there_are():
+    with pytest.raises(DataError, match="no data set 'kvasr' to check; there are camvid, chest_xray"):
+        open_set("kvasr")
+
+
+def test_every_set_of_the_catalogue_that_is_not_drawn_can_be_checked():
+    undrawn = {entry.name for entry in ENTRIES if entry.folder}
+    assert undrawn == READERS.keys() | OPENERS.keys()
+    assert undrawn >= PUBLISHED_IMAGES.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "said"),
+    [
+        ("kvasir", 5, "5 images are here, 1000 are published"),
+        ("gta5", 24_900, "24900 images are here, 24966 are published"),
+        ("synthia", 9_401, "9401 images are here"),
+    ],
+)
+def test_an_incomplete_set_is_refused_where_completeness_is_asked_for(name, images, said):
+    with pytest.raises(DataError, match=said):
+        hold_against_published(name, images)
+
+
+def test_a_complete_set_is_said_to_be_one():
+    assert hold_against_published("kvasir", 1000) == ["kvasir: 1000 images, 1000 published."]
+    # Frames with a label map of another size are left out of GTA5.
+    assert hold_against_published("gta5", 24_906) == ["gta5: 24906 images, 24966 published."]
+    assert "not published" in hold_against_published("deepglobe", 7)[0]
+
+
+def test_pairs_by_fold_are_those_of_the_published_lists_kind(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(check_module, "check_full", lambda lists, data, part: seen.update({(data, part): lists}) or "")
+    pairs = [("a", class_id("person")), ("b", class_id("bicycle"))]
+    check_module._hold_pairs(pairs, coco_fold, "coco", "val")
+    check_module._hold_pairs(pairs, coco_fold, "coco", "trn")
+    assert [len(one) for one in seen["coco", "val"]] == [1, 1, 0, 0]
+    assert [len(one) for one in seen["coco", "trn"]] == [1, 1, 2, 2]

@@ -1,0 +1,286 @@
+"""Archives from the web to folders of a data set, which appear whole or not at all."""
+
+import gzip
+import http.client
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import IO
+
+import filelock
+from tqdm import tqdm
+
+from fsslib.data.images import DataError
+
+WORK = ".fetching"
+"""Folder beside the data sets for what is under way. It may be deleted whenever nothing is being fetched."""
+
+RECORD = "fetched.txt"
+"""File beside the data sets with the sha256 of archives for which nobody publishes one. Copied to the data folder of
+another machine, it makes the archives that come there be held against those that came here."""
+
+TRIES = 5
+"""How often one address is tried; it is left for the next as soon as a try brings nothing new."""
+
+PAUSE = 2.0
+"""Seconds between two tries."""
+
+TIMEOUT = 30.0
+"""Seconds an address may stay silent."""
+
+CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip or tar archive, where it is offered, and what of it is kept.
+
+    `places` says which folders and files inside the archive go where below the data folder. `checksum` is
+    "sha256:..." or "md5:...", or None where nobody publishes one. `size` is in bytes; where only a rounded one is
+    published, that is `about_gb`. `source` names who publishes checksum and size.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    places: Mapping[str, str]
+    checksum: str | None = None
+    size: int | None = None
+    about_gb: float | None = None
+    source: str = ""
+
+    @property
+    def gigabytes(self) -> float | None:
+        return self.about_gb if self.size is None else self.size / 1e9
+
+
+class _Unusable(Exception):
+    """What an address says or sends is of no use; the next one may be better."""
+
+
+DAMAGE = (
+    *(_Unusable, ValueError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+)
+"""What a wrong or damaged archive raises: ValueError is pooch's, for a checksum that differs, and RuntimeError that of
+zipfile, for a file with a password."""
+
+
+def fetch(archives: Sequence[Archive], folder: Path) -> None:
+    """Download the archives whose places are not all there below `folder`, and unpack them to their places.
+
+    Everything is gathered in a working folder first and moved to its places when all archives are there, so what is
+    half downloaded or half unpacked is never taken for a data set; an interrupted call is taken up by the next one. A
+    place that is there already is left alone. Of an archive only plain files in its `places` are unpacked, and none
+    outside their folder. Two processes wait for each other.
+
+    Raises DataError when there is too little room on the disk, when the folder cannot be written, and when no address
+    of an archive gives what was expected: with what each of them said.
+    """
+    work = folder / WORK
+    stage = work / archives[0].name.partition(".")[0]
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(work / "lock"):
+            missing = [archive for archive in archives if not _all_there(archive, folder)]
+            todo = [a for a in missing if not (_done(a, stage).exists() and _all_there(a, folder, stage))]
+            _announce(todo, work)
+            for archive in todo:
+                _download_and_unpack(archive, work, stage)
+            for place in {place for archive in missing for place in archive.places.values()}:
+                if not (folder / place).exists():
+                    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(stage / place, folder / place)
+            shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error}). Make room there, or name another folder with FSSLIB_DATA. What has "
+            f"come so far is kept in {work}; the next call goes on with it."
+        ) from error
+
+
+def _all_there(archive: Archive, *folders: Path) -> bool:
+    return all(any((folder / place).exists() for folder in folders) for place in archive.places.values())
+
+
+def _done(archive: Archive, stage: Path) -> Path:
+    return stage / f".{archive.name}.done"
+
+
+def _announce(todo: Sequence[Archive], work: Path) -> None:
+    """Say how much is to come. Raises DataError when the disk has no room for the archives and as much unpacked."""
+    if todo:
+        sizes = [archive.gigabytes for archive in todo]
+        known = sum(size for size in sizes if size)
+        unknown = f"; the size of {sizes.count(None)} is not known" if None in sizes else ""
+        print(f"{len(todo)} archive{'s' * (len(todo) > 1)} to download: {known:.2f} GB{unknown}.")
+        here = sum(path.stat().st_size for path in work.iterdir() if path.is_file())
+        # Images hardly shrink in archives, and each archive is deleted when it is unpacked.
+        _check_room(1e9 * (known + max(size or 0 for size in sizes)) - here, work)
+
+
+def _check_room(needed: float, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"{needed / 1e9:.2f} GB are needed for archives and what they unpack to, and the disk of {folder} has "
+            f"{free / 1e9:.2f} GB free. Make room there, or name a folder on a larger disk with FSSLIB_DATA."
+        )
+
+
+def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
+    """One archive to its places below `stage`, from the first of its addresses that gives what was expected."""
+    import pooch  # here, because it takes a while and `fsslib data list` does without
+
+    pooch.get_logger().setLevel("WARNING")
+    file, part, said = work / archive.name, work / f"{archive.name}.part", {}
+    expected = archive.checksum or _recorded(work.parent, archive)
+    noted = f" It was noted in {work.parent / RECORD}: take its line out if the archive was renewed."
+    print(archive.name)
+
+    def download(url: str, output: str, _: object) -> None:
+        if _size(part) != archive.size:
+            _stream(url, part, archive)
+        os.replace(part, output)
+
+    for url in archive.urls:
+        for _ in range(TRIES):
+            before = _size(part) + _size(file)
+            try:
+                pooch.retrieve(url, expected, archive.name, work, downloader=download)
+                _unpack(archive, file, None)
+            except DataError:
+                raise
+            except DAMAGE as error:
+                file.unlink(missing_ok=True)
+                said[url] = str(error) + noted * (expected != archive.checksum)
+            else:
+                _unpack(archive, file, stage)
+                if archive.checksum is None:
+                    _record(work.parent, archive, f"sha256:{pooch.file_hash(str(file))}", url)
+                _done(archive, stage).touch()
+                file.unlink()
+                return
+            if _size(part) == before:
+                break
+            time.sleep(PAUSE)
+    answers = "".join(f"\n  {url}\n    {answer}" for url, answer in said.items())
+    raise DataError(
+        f"{archive.name} could not be fetched. What its addresses said:{answers}\nTry again later: the next call goes "
+        "on where this one ended."
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _stream(url: str, part: Path, archive: Archive) -> None:
+    """Append to `part` what the address has after it, or all where it cannot begin in the middle."""
+    have = _size(part)
+    # "identity": some servers say of a .tgz that its compression is theirs, and clients then undo it.
+    headers = {"User-Agent": "fsslib", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing comes after what is here: whether it is the archive, its checksum tells
+        raise _Unusable(f"answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unusable(f"cannot be reached ({error})") from error
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _Unusable("sends a web page in place of the archive; it may ask for a login or a click")
+        have = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        length = response.headers["Content-Length"]
+        total = None if length is None else have + int(length)
+        if archive.size and total not in (None, archive.size):
+            raise _Unusable(f"offers {total:,} bytes, where {archive.size:,} are expected")
+        _check_room((total or have) - have, part.parent)
+        bar = tqdm(total=total, initial=have, desc=archive.name, unit="B", unit_scale=True, disable=None)
+        with part.open("ab" if have else "wb") as target, bar:
+            while chunk := _read(response, target):
+                target.write(chunk)
+                bar.update(len(chunk))
+    if total not in (None, _size(part)):
+        raise _Unusable(f"ended after {_size(part):,} of {total:,} bytes")
+
+
+def _read(response: http.client.HTTPResponse, target: IO[bytes]) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unusable(f"broke off after {target.tell():,} bytes ({error})") from error
+
+
+def _unpack(archive: Archive, file: Path, stage: Path | None) -> None:
+    """Unpack what is kept of an archive below `stage`; without one, only read it, which its own checksums watch."""
+    found, tops = set(), set()
+    for name, is_file, open_member in tqdm(_members(file), f"{archive.name}: unpacking", unit=" files", disable=None):
+        # As Windows reads paths, where both slashes part folders: no name may lead out on any system.
+        path = PureWindowsPath(name)
+        if path.drive or path.root or ".." in path.parts:
+            raise _Unusable(f"holds {name!r}, which would be written outside its folder: nothing of it was kept")
+        inside = path.as_posix()
+        tops.add(path.parts[0] if path.parts else name)
+        for kept, place in archive.places.items():
+            if inside != kept and not inside.startswith(f"{kept}/"):
+                continue
+            if not is_file:
+                raise _Unusable(f"holds {name!r}, a link or a device, where only files are expected")
+            found.add(kept)
+            with open_member() as source:
+                if stage is None:
+                    while source.read(CHUNK):
+                        pass
+                else:
+                    target = stage / (place + inside.removeprefix(kept))
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("wb") as output:
+                        shutil.copyfileobj(source, output, CHUNK)
+    if lacking := sorted(archive.places.keys() - found):
+        raise _Unusable(f"holds no {lacking[0]!r}, only {', '.join(sorted(tops)[:8]) or 'nothing'}")
+
+
+def _members(file: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
+    """Name, whether it is a plain file, and how to open it, of everything in an archive but folders."""
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    kind = stat.S_IFMT(info.external_attr >> 16)
+                    yield info.filename, kind in (0, stat.S_IFREG), lambda info=info: archive.open(info)
+    else:
+        with tarfile.open(file) as archive:
+            for member in archive:
+                if not member.isdir():
+                    yield member.name, member.isfile(), lambda member=member: archive.extractfile(member)
+            while archive.fileobj.read(CHUNK):  # to its very end, where the checksum of a .tgz is
+                pass
+
+
+def _recorded(folder: Path, archive: Archive) -> str | None:
+    """The checksum with which an archive came before, here or where the record was copied from."""
+    record = folder / RECORD
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    return next((line.split()[0] for line in lines if line.split()[1:2] == [archive.name]), None)
+
+
+def _record(folder: Path, archive: Archive, checksum: str, url: str) -> None:
+    if _recorded(folder, archive) is None:
+        with (folder / RECORD).open("a", encoding="utf-8") as record:
+            record.write(f"{checksum} {archive.name} {url}\n")
+    print(
+        f"{archive.name}: nobody publishes a checksum for it. What came is sound in itself and has {checksum}, as "
+        f"noted in {folder / RECORD}: compare it with that of another machine."
+    )
