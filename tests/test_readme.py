@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from fsslib import cli
+from fsslib.data.manifests import frozen
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import parse
+from tests.data.voc_fixture import add_image, add_list
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,13 +60,27 @@ def test_every_other_command_exists(capsys):
 
 
 def test_the_python_lines_run(capsys):
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     assert 'fss.Recipe.load("sg_one")' in code
     code = code.replace('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)').replace(
         "200", "10"
     )
     exec(compile(code, "README.md", "exec"), {})
     assert 0 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
+
+
+def test_the_lines_about_frozen_episodes_run(tmp_path, monkeypatch):
+    row = frozen("pascal", "hsnet", shots=1, fold=1).rows[0]
+    ids = [row.query, *row.supports[0]]
+    for image_id in ids:
+        add_image(tmp_path, image_id, [(row.classes[0], (5, 5, 30, 30))])
+    add_list(tmp_path, "val", ids)
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    _, code = blocks("python")
+    exec(compile(code, "README.md", "exec"), namespace := {})
+    (episode,) = namespace["exam"].batches(1)
+    assert episode.class_ids.tolist() == [list(row.classes)]
+    assert episode.query_labels.any()
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
