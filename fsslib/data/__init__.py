@@ -51,6 +51,7 @@ def open_task(
     - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out.
     - "pascal": PASCAL-5i below FSSLIB_DATA, the one domain "photo". "pascal_all" tests every class and trains on none.
     - "untrained": the real data set `source` alone, every class with FEWEST_IMAGES tested and none trained on.
+    - "coco": COCO-20i's interleaved folds; the target "pascal" is COCO to PASCAL as RePRI has it.
     - "photos": PASCAL and COCO together, classes merged by name, the classes of PASCAL's `fold` held out; the targets
       "magnetic_tile", "camvid" and "suim" show other things and are asked for classes of their own.
     - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development.
@@ -137,6 +138,28 @@ def _untrained(*, source, size, **_) -> FewShotTask:
     images = _cached(open_images(source, size=size))
     asked = images.usable_classes(minimum_images=FEWEST_IMAGES)
     return FewShotTask(images, (), {source: images}, asked)
+
+
+def _coco(*, fold, targets, size, **_) -> FewShotTask:
+    from fsslib.data.coco import Coco
+    from fsslib.data.images import DataError
+    from fsslib.data.pascal import PascalVOC
+    from fsslib.data.splits import coco_fold, coco_to_pascal
+
+    coco, novel = _cached(Coco(size=size)), coco_fold(fold)
+    train = coco.without_classes(novel)
+    tests, asked = {"photo": coco.restricted(coco.contents.keys() - train.contents.keys())}, {}
+    if "pascal" in targets:
+        tests["pascal"] = voc = _cached(PascalVOC(size=size))
+        asked["pascal"] = voc.usable_classes(coco_to_pascal(fold), minimum_images=FEWEST_IMAGES)
+    learnt = train.usable_classes(set(coco.class_names) - set(novel), minimum_images=6)
+    tested = tests["photo"].usable_classes(novel, minimum_images=FEWEST_IMAGES)
+    if not learnt or not tested:
+        raise DataError(
+            f"Fold {fold} of COCO-20i leaves {len(learnt)} classes to train on and {len(tested)} to test in these "
+            f"{len(coco)} images: a class needs 6 images to be trained on, {FEWEST_IMAGES} to be tested. Add images."
+        )
+    return FewShotTask(train, learnt, tests, tested, asked)
 
 
 def _photos(*, fold, targets, size, **_) -> FewShotTask:
@@ -263,6 +286,13 @@ DATA_SETS = {
         _untrained,
         sources=tuple(READERS),
         trainable=False,
+    ),
+    "coco": DataSet(
+        "COCO with COCO-20i folds, interleaved; the target pascal is asked for VOC's classes that the fold leaves new",
+        _coco,
+        targets=("pascal",),
+        default_targets=("pascal",),
+        folds=(0, 1, 2, 3),
     ),
     "photos": DataSet(
         "PASCAL VOC 2012 and COCO together; targets are defects on metal, streets, and life under water",

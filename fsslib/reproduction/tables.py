@@ -159,7 +159,7 @@ def untrained_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         ("", "classes", "everything marked", "random weights", "ImageNet weights"),
         tuple(rows),
         "Masked average pooling on layer2 and layer3 at 256 pixels; every class that 5 images show large enough. These "
-        "are small subsets: suim, fss1000 and kvasir have 5 to 10 images, whose scores say that the reader works and "
+        "are small subsets: suim, fss1000 and kvasir have 5 to 8 images, whose scores say that the reader works and "
         "little more. In brackets Student's 95 % interval over five draws of the episodes, each with its own random "
         f"weights. {circumstances(runs)}",
     )

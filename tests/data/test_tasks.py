@@ -6,9 +6,10 @@ import warnings
 import pytest
 import torch
 
-from fsslib.data import DATA_SETS, cityscapes, open_task
+from fsslib.data import DATA_SETS, FEWEST_IMAGES, cityscapes, open_task
 from fsslib.data.names import class_id
 from fsslib.data.sampling import group_ids, in_turn, k_per_group
+from fsslib.data.splits import coco_fold
 from fsslib.data.streams import ImageSet, ImageStream, PairStream, Relabelled
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.data.toyworld import ToyWorld
@@ -213,6 +214,32 @@ def test_photographs_are_learnt_and_other_things_asked():
     for row in exams["camvid"].manifest.rows:
         assert all(s.split("_")[0] != row.query.split("_")[0] for way in row.supports for s in way)
     assert next(exams["magnetic_tile"].batches(2)).query_images.shape[-1] == 320
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set: no real images to read")
+def test_coco_to_pascal_asks_for_what_the_fold_leaves_new():
+    pytest.importorskip("pycocotools")
+    task = open_task("coco", fold=1, targets=("pascal",), size=64)
+    novel = {class_id(name) for name in ("bicycle", "bus", "horse", "couch")}
+    assert set(task.classes_in("pascal")) <= novel
+    assert class_id("sofa") in task.classes_in("pascal")
+    assert not (set(task.train_classes) & set(coco_fold(1)))
+    assert all(not task.train.contents[i].held & set(coco_fold(1)) for i in task.train.ids)
+    assert not set(task.train.ids) & set(task.tests["photo"].ids)
+    assert set(task.streams(batch_size=2)) == {"source"}
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set: no real images to read")
+def test_every_real_set_is_asked_without_training():
+    for source in ("kvasir", "fss1000", "suim"):
+        task = open_task("untrained", source=source, size=64)
+        assert task.train_classes == ()
+        assert all(len(task.train.images_by_class[c]) >= FEWEST_IMAGES for c in task.test_classes)
+        assert len(task.exams(3)[source].manifest.rows) == 3
+    with pytest.raises(ValueError, match="Unknown domain 'atlantis'"):
+        open_task("untrained", source="atlantis")
 
 
 @pytest.mark.parametrize("source", ["gta5", "synthia"])
