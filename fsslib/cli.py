@@ -1,5 +1,5 @@
-"""The command line: `fsslib tutorial`, `run`, `reproduce`, `doctor`, `data list`, `data get`, `data check`; flags come
-from the typed models.
+"""The command line: `fsslib tutorial`, `run`, `reproduce`, `doctor`, `data list`, `data get`, `data check`, `segment`;
+flags come from the typed models.
 
 Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 130 interrupted.
 """
@@ -8,9 +8,10 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliVariadicArg, SettingsError
 
 from fsslib.reproduction.config import ConfigError, RunConfig, explain, load, parse, suggestion
 
@@ -152,6 +153,40 @@ class Data(BaseModel):
         CliApp.run_subcommand(self)
 
 
+class Segment(BaseModel):
+    """Find what one or a few masks mark in every picture of a folder: masks, overlays and a contact sheet."""
+
+    support: CliVariadicArg[list[Path]] = Field(
+        description="A picture and its mask (white on black, or on a transparent layer), and more such pairs."
+    )
+    query: Path = Field(description="The folder of pictures to segment.")
+    out: Path = Field(description="The folder to write to, another than those that are read.")
+    weights: str = Field(
+        "auto", description="auto: those of ImageNet found on this machine, else of the toy world; imagenet; or a file."
+    )
+    backbone: str = Field("auto", description="The network; auto: the one that the weights belong to.")
+    size: int = Field(256, ge=32, description="Side in pixels at which the network sees a picture.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
+
+    def cli_cmd(self) -> None:
+        if len(self.support) % 2:
+            message = f"--support takes pairs, a picture and its mask each; found {len(self.support)} files."
+            raise SystemExit(_fail(message, 2))
+        from fsslib.reproduction.environment import choose_device
+        from fsslib.training.segment import segment
+
+        pairs = list(zip(self.support[::2], self.support[1::2], strict=True))
+        options = {"backbone": self.backbone, "weights": self.weights, "size": self.size}
+        try:
+            done = segment(pairs, self.query, self.out, progress=True, device=choose_device(self.device), **options)
+        except ValueError as error:
+            raise SystemExit(_fail(error, 2)) from error
+        print("\n".join(done.notes))
+        print(f"{len(done.masks)} masks and overlays in {self.out}; look at {done.sheet}")
+        if done.damaged:
+            raise SystemExit(_fail("\n".join(["Not segmented:", *done.damaged.values()]), 1))
+
+
 class Fsslib(
     BaseSettings,
     cli_prog_name="fsslib",
@@ -169,6 +204,7 @@ class Fsslib(
     reproduce: CliSubCommand[Reproduce]
     doctor: CliSubCommand[Doctor]
     data: CliSubCommand[Data]
+    segment: CliSubCommand[Segment]
 
     @classmethod
     def settings_customise_sources(cls, settings_cls, init_settings, **_):
@@ -181,8 +217,11 @@ class Fsslib(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; what went wrong is said on stderr, in words."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments.count("--support") > 1:
+        return _fail("--support is given once, with all pairs behind it: --support IMG MASK IMG MASK ...", 2)
     try:
-        CliApp.run(Fsslib, cli_args=sys.argv[1:] if arguments is None else arguments)
+        CliApp.run(Fsslib, cli_args=arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except ValidationError as error:

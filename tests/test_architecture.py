@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "reproduction": BASICS | {"blocks", "methods", "data", "training"},
     "teaching": BASICS | {"blocks", "methods", "data", "training", "reproduction"},
     "doctor": BASICS | {"data", "reproduction"},
-    "cli": BASICS | {"doctor", "data", "reproduction"},
+    "cli": BASICS | {"doctor", "data", "training", "reproduction"},
 }
 LONGEST_FILE = 400
 

@@ -2,8 +2,8 @@
 
 VOC's twenty classes keep the numbers of its label maps; the sixty further classes of COCO follow, then those of the
 other sets. A set whose own name for a class differs ("tvmonitor", "tv") is mapped by `ALIASES`. Ids fit a label map of
-bytes: 0 is background, 255 void. Only the classes that FSS-1000 alone has are numbered above, from 1001
-(`fsslib.data.fss1000`).
+bytes: 0 is background, 255 void. Above are the toy world's classes, from 1001, and those that FSS-1000 alone has, from
+2001 (`fsslib.data.fss1000`).
 """
 
 from collections.abc import Iterable, Mapping

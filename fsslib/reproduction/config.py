@@ -238,6 +238,9 @@ def explain(error: ValidationError) -> list[str]:
     for item in error.errors(include_url=False):
         name = ".".join(str(part) for part in item["loc"] if part in RunConfig.model_fields) or ""
         ours = item["type"] == "value_error"
+        if item["type"] == "missing":
+            lines.append(f"--{item['loc'][-1]} is missing")
+            continue
         message = str(item["ctx"]["error"]) if ours else f"{item['msg']}; found {item['input']!r}"
         lines.append(f"{name}: {message}" if name else message)
     return lines

@@ -6,6 +6,7 @@ AssertionError with a hint when it did not.
 
 from fsslib.teaching.exercises.adversarial import *  # noqa: F403
 from fsslib.teaching.exercises.contrast import *  # noqa: F403
+from fsslib.teaching.exercises.folder import *  # noqa: F403
 from fsslib.teaching.exercises.memory import *  # noqa: F403
 from fsslib.teaching.exercises.pixda import *  # noqa: F403
 from fsslib.teaching.exercises.pooling import *  # noqa: F403

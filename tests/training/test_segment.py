@@ -1,0 +1,187 @@
+"""From a folder of pictures to their masks: what is written, what is kept safe, what is said. About 5 s."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fsslib.blocks.backbones import WeightsRecord
+from fsslib.data.images import DataError
+from fsslib.data.toyworld import ToyWorld
+from fsslib.episodes import Episode
+from fsslib.methods import build_method
+from fsslib.training import segment as module
+from fsslib.training.segment import imagenet_weights, segment
+
+CLASS = 1021
+NAMES = [f"c{CLASS}-{number:06d}" for number in (1, 2, 3, 4)]
+TOY = {"weights": "tiny-toy-fold4.pt", "size": 64}
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch, tmp_path):
+    """A machine without ImageNet weights."""
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four pictures of the toy world with one class in each, the third on its side, and two masks in another folder."""
+    images, class_map = ToyWorld("photo", distractors=()).images(NAMES)
+    for folder in ("photos", "drawn"):
+        (tmp_path / folder).mkdir()
+    for number, (image, labels) in enumerate(zip(images, class_map)):
+        picture = Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
+        picture = picture.resize((96, 80)) if number != 2 else picture.resize((96, 80)).transpose(Image.ROTATE_90)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number == 2 else 1
+        picture.save(tmp_path / "photos" / f"{number}.jpg", quality=95, exif=exif)
+        mask = Image.fromarray(((labels == CLASS) * 255).byte().numpy()).resize((96, 80), Image.NEAREST)
+        mask.save(tmp_path / "drawn" / f"{number}_mask.png")
+    return tmp_path / "photos"
+
+
+def pair(photos, number):
+    return photos / f"{number}.jpg", photos.parent / "drawn" / f"{number}_mask.png"
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def overlap(mask, truth) -> float:
+    mask, truth = pixels(mask) > 0, pixels(truth) > 0
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+def test_every_picture_gets_a_mask_of_its_own_size(photos, tmp_path):
+    done = segment([pair(photos, 0)], photos, tmp_path / "out", **TOY)
+    assert list(done.masks) == list(done.overlays) == ["1", "2", "3"]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {f"{n}_{what}.png" for n in "123" for what in ("mask", "overlay")} | {"contact_sheet.png"}
+    for path in done.masks.values():
+        assert pixels(path).shape == (80, 96)
+        assert set(np.unique(pixels(path))) <= {0, 255}
+    assert pixels(done.sheet).shape[1] > 4 * 200
+    # The picture that is stored on its side is answered upright.
+    assert overlap(done.masks["2"], pair(photos, 2)[1]) > 0.3
+
+
+def test_one_picture_is_checked_on_itself_and_more_on_each_other(photos, tmp_path):
+    one = segment([pair(photos, 0)], photos, tmp_path / "out", **TOY)
+    two = segment([pair(photos, 0), pair(photos, 1)], photos, tmp_path / "out2", **TOY)
+    assert list(two.masks) == ["2", "3"]
+    each = [segment([pair(photos, 1 - n)], photos, tmp_path / f"other{n}", **TOY).masks[str(n)] for n in (0, 1)]
+    expected = [overlap(mask, pair(photos, n)[1]) for n, mask in enumerate(each)]
+    assert two.overlap == pytest.approx(sum(expected) / 2)
+    assert one.overlap != two.overlap
+    assert any("its own mask is met" in note for note in one.notes)
+    assert any("answered from the others alone" in note for note in two.notes)
+
+
+def test_the_answer_is_that_of_the_episode(photos, tmp_path):
+    """At the network's own size nothing is resized: the mask is what `predict` says."""
+    images, class_map = ToyWorld("photo", distractors=()).images(NAMES[:2])
+    (tmp_path / "small").mkdir()
+    for number in (0, 1):
+        Image.fromarray((255 * images[number]).round().byte().permute(1, 2, 0).numpy()).save(
+            tmp_path / "small" / f"{number}.png"
+        )
+    mask = class_map[:1] == CLASS
+    Image.fromarray((mask[0] * 255).byte().numpy()).save(tmp_path / "m.png")
+    method = build_method("prototype", weights="tiny-toy-fold4.pt")
+    supports = [(tmp_path / "small" / "0.png", tmp_path / "m.png")]
+    done = segment(supports, tmp_path / "small", tmp_path / "out", method=method, size=64)
+    assert method.training
+    assert not any("Weights" in note for note in done.notes)
+
+    rounded = (255 * images).round() / 255
+    episode = Episode(
+        rounded[None, None, :1],
+        mask[None, None].long(),
+        rounded[1:],
+        torch.zeros(1, 64, 64).long(),
+        torch.ones(1, 1).long(),
+    )
+    expected = method.eval().predict(episode).labels[0]
+    assert np.array_equal(pixels(done.masks["1"]) > 0, expected.numpy() > 0)
+
+
+@pytest.mark.parametrize("out", ["photos", "drawn"])
+def test_what_is_read_is_never_written_over(photos, tmp_path, out):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(DataError, match="Give another folder, so that nothing is lost"):
+        segment([pair(photos, 0)], photos, tmp_path / out, **TOY)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_damaged_picture_is_named_and_the_others_are_done(photos, tmp_path):
+    (photos / "1.jpg").write_bytes((photos / "1.jpg").read_bytes()[:900])
+    done = segment([pair(photos, 0)], photos, tmp_path / "out", **TOY)
+    assert list(done.masks) == ["2", "3"]
+    assert list(done.damaged) == ["1"]
+    assert "1.jpg cannot be read" in done.damaged["1"]
+    for number in (2, 3):
+        (photos / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"None of the pictures can be read\.\n.*1\.jpg"):
+        segment([pair(photos, 0)], photos, tmp_path / "out", **TOY)
+
+
+def test_what_cannot_be_begun_is_said_in_words(photos, tmp_path):
+    picture, mask = pair(photos, 0)
+    Image.new("L", (96, 80)).save(tmp_path / "empty.png")
+    small = Image.new("L", (96, 80))
+    small.putpixel((1, 1), 255)
+    small.save(tmp_path / "small.png")
+    (tmp_path / "file").write_text("")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "0.jpg").write_bytes(picture.read_bytes())
+    for arguments, options, error, said in (
+        (([], photos, "out"), {}, DataError, "No support is given"),
+        (([(picture, tmp_path / "none.png")], photos, "out"), {}, DataError, r"none\.png does not exist"),
+        (([(picture, tmp_path / "empty.png")], photos, "out"), {}, DataError, r"empty\.png is empty\. Mark the object"),
+        (([(picture, tmp_path / "small.png")], photos, "out"), {}, DataError, "nothing of the object at 16 pixels"),
+        (([(alone / "0.jpg", mask)], alone, "out"), {}, DataError, "only pictures of the support"),
+        (([(picture, mask)], tmp_path / "no", "out"), {}, DataError, "does not exist"),
+        (([(picture, mask)], photos, "file"), {}, DataError, "cannot be made"),
+        (([(picture, mask)], photos, "out"), {"method": "sg_one"}, ValueError, "has to be trained first"),
+        (([(picture, mask)], photos, "out"), {"weights": "mine.pt"}, ValueError, r"which network mine\.pt belongs to"),
+    ):
+        support, query, out = arguments
+        with pytest.raises(error, match=said):
+            segment(support, query, tmp_path / out, **({"size": 16} | TOY | {"size": 16} | options))
+
+
+def test_weights_of_imagenet_are_used_when_they_are_there(photos, tmp_path, monkeypatch):
+    assert imagenet_weights() is None
+    toy = segment([pair(photos, 0)], photos, tmp_path / "out", size=32)
+    text = " ".join(toy.notes)
+    assert "tiny-toy-fold4.pt, from drawn shapes alone" in text
+    assert "weights=imagenet fetches them once" in text
+
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    resnet = build_method("prototype", backbone="resnet18", backbone_stages="layer2,layer3,layer4").backbone.network
+    torch.save(resnet.state_dict(), folder / "resnet18-12345678.pth")
+    (folder / "resnet50-12345678.pth").write_bytes(b"")
+    assert imagenet_weights() == ("resnet18", folder / "resnet18-12345678.pth")
+    done = segment([pair(photos, 0)], photos, tmp_path / "out", size=32)
+    text = " ".join(done.notes)
+    assert "resnet18-12345678.pth of resnet18" in text
+    assert "Expect the region rather than the outline" in text
+
+    monkeypatch.setattr(module, "MEASURED", "missing.json")
+    assert not any("measured" in line for line in module._expectation("resnet18", WeightsRecord("resnet18.pth")))
+
+
+def test_random_weights_are_named_so_and_give_the_same_masks_again(photos, tmp_path):
+    state = torch.random.get_rng_state()
+    first, second = (
+        segment([pair(photos, 0)], photos, tmp_path / out, backbone="tiny", weights="none", size=32) for out in "ab"
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert any("Random features" in note for note in first.notes)
+    assert first.masks["1"].read_bytes() == second.masks["1"].read_bytes()
