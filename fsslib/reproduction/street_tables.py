@@ -64,7 +64,8 @@ def camvid_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         "CamVid, PixDA from day to dusk, mIoU",
         "ResNet-18 to layer3 with ImageNet weights and fixed batch norms, 120 x 160 pixels, 150 steps. K = 5 labelled "
         "images of dusk, drawn before 0001TP_008220; dusk is tested from 0001TP_008550 on, day on the drive Seq05VD. A "
-        "seed is also a draw of the five. The rare classes are pole, sign, pedestrian and bicyclist.",
+        "seed is also a draw of the five. The rungs with an adversary stylise the source too, joint does not. The rare "
+        "classes are pole, sign, pedestrian and bicyclist.",
     )
 
 
