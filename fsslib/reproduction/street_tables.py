@@ -84,7 +84,7 @@ def from_streets_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
         runs,
         _street_columns("game", "day"),
         "From the toy streets' game to CamVid by day, mIoU over CamVid's classes",
-        "Five labelled images of each of two day drives; tested on the third. Settings as on CamVid. Three runs are "
+        "Five labelled images of each of two day drives; tested on the third. Settings as on CamVid. So few runs are "
         "points and no verdict.",
     )
 
