@@ -163,4 +163,4 @@ def test_bad_requests_say_what_there_is():
     with pytest.raises(ValueError, match="folds 0 to 3"):
         open_task("toy", fold=7)
     with pytest.raises(ValueError, match="toy, pascal"):
-        open_task("coco")
+        open_task("cocoa")
