@@ -3,7 +3,8 @@
 Three families: `tiny`, our own four stages for 64-pixel images, trained from scratch in seconds; torchvision's ResNets,
 whose late strides can be traded for dilation; and torchvision's VGG16 in the layout that SG-One and PANet use. Every
 convolution and pool of all three maps a side of n pixels to ceil(n / its stride), so a feature map of stride s is
-ceil(H / s) x ceil(W / s) whatever the image size.
+ceil(H / s) x ceil(W / s) whatever the image size. The one exception is VGG16 in torchvision's own layout (stride 32),
+whose pools round down.
 
 Pretrained weights are all there or refused: each tensor of the network must be found in the file with its shape, each
 tensor of the file must belong to the network or to a part of it that was cut off, and what was loaded is hashed.
@@ -36,7 +37,7 @@ _STAGE_STRIDES = {
     "resnet34": _RESNET_STRIDES,
     "resnet50": _RESNET_STRIDES,
     "resnet101": _RESNET_STRIDES,
-    "vgg16": {"block1": 2, "block2": 4, "block3": 8, "block4": 8, "block5": 8},
+    "vgg16": {"block1": 2, "block2": 4, "block3": 8, "block4": 16, "block5": 32},
 }
 BACKBONES = tuple(_STAGE_STRIDES)
 
@@ -152,8 +153,8 @@ def build_backbone(
       shipped ones (`tiny-toy-fold0.pt`: tiny, trained on the base classes of that fold of the toy world).
     - `stages`: default the last three. `stage1..4` of tiny, `layer1..4` of a ResNet, `block1..5` of VGG16, where a
       block ends with its pool.
-    - `output_stride` (ResNets): 8 by default; 16 or 32 dilate less. HSNet uses 32, PFENet 8 (on a ResNet with another
-      stem than torchvision's). tiny is fixed at 4, VGG16 at 8.
+    - `output_stride`: 8 by default. ResNets: 16 or 32 dilate less; HSNet uses 32, PFENet 8 (on a ResNet with another
+      stem than torchvision's). VGG16: 32 has torchvision's pools, as HSNet. tiny is fixed at 4.
     - `block5_dilation` (VGG16): 1 in SG-One, 2 in PANet, which also ends before the last ReLU and pool
       (`backbone.network.block5 = backbone.network.block5[:-2]`).
     - `frozen_batch_norm`: default only for a ResNet with loaded weights. PFENet's released code leaves the batch norm
@@ -165,8 +166,7 @@ def build_backbone(
         raise ValueError(f"Unknown backbone {name!r}; there are {', '.join(BACKBONES)}.")
     is_resnet = name.startswith("resnet")
     stages = _ordered_stages(name, stages)
-    own_stride = max(_STAGE_STRIDES[name].values())
-    possible_strides = (8, 16, 32) if is_resnet else (own_stride,)
+    possible_strides = (8, 16, 32) if is_resnet else {"vgg16": (8, 32), "tiny": (4,)}[name]
     output_stride = possible_strides[0] if output_stride is None else output_stride
     if output_stride not in possible_strides:
         raise ValueError(f"{name} has output_stride {' or '.join(map(str, possible_strides))}; found {output_stride}.")
@@ -176,7 +176,7 @@ def build_backbone(
     if name == "tiny":
         network = _tiny()
     elif name == "vgg16":
-        network = _vgg16(block5_dilation)
+        network = _vgg16(block5_dilation, output_stride)
     else:
         network = _resnet(name, output_stride)
     whole = set(_torchvision_names(network))
@@ -251,11 +251,11 @@ def _resnet(name: str, output_stride: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict((key, m) for key, m in resnet.named_children() if key not in ("avgpool", "fc")))
 
 
-def _vgg16(block5_dilation: int) -> nn.Sequential:
+def _vgg16(block5_dilation: int, output_stride: int) -> nn.Sequential:
     """torchvision's VGG16 convolutions in five blocks, each with its pool, without the classifier.
 
-    As in SG-One's released code the pools are 3x3 with padding 1, and the last two have stride 1; torchvision's are 2x2
-    with stride 2. Random weights are drawn as torchvision draws them.
+    As in SG-One's released code the pools are 3x3 with padding 1, and the last two have stride 1; torchvision's, which
+    `output_stride` 32 leaves as they are, are 2x2 with stride 2. Random weights are drawn as torchvision draws them.
     """
     import torchvision
 
@@ -265,7 +265,8 @@ def _vgg16(block5_dilation: int) -> nn.Sequential:
         nn.init.zeros_(convolution.bias)
     pools = [index for index, module in enumerate(features) if isinstance(module, nn.MaxPool2d)]
     for index, stride in zip(pools, (2, 2, 2, 1, 1), strict=True):
-        features[index] = nn.MaxPool2d(kernel_size=3, stride=stride, padding=1)
+        if output_stride == 8:
+            features[index] = nn.MaxPool2d(kernel_size=3, stride=stride, padding=1)
     for convolution in _convolutions(features[pools[3] :]):
         convolution.dilation = convolution.padding = (block5_dilation, block5_dilation)
     starts = [0, *(index + 1 for index in pools[:-1])]

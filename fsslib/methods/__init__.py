@@ -6,6 +6,9 @@ from typing import Any
 
 from fsslib.blocks.backbones import build_backbone
 from fsslib.methods.base import Method
+from fsslib.methods.hsnet import HSNet
+from fsslib.methods.panet import PANet
+from fsslib.methods.pfenet import PFENet
 from fsslib.methods.pixda import PixDA
 from fsslib.methods.prototype import PrototypeNetwork
 from fsslib.methods.rtd import RememberTheDifference
@@ -14,6 +17,9 @@ from fsslib.methods.sg_one import SGOne
 METHODS: dict[str, type[Method]] = {
     "prototype": PrototypeNetwork,
     "sg_one": SGOne,
+    "panet": PANet,
+    "pfenet": PFENet,
+    "hsnet": HSNet,
     "rtd": RememberTheDifference,
     "pixda": PixDA,
 }
@@ -33,5 +39,8 @@ def build_method(name: str, *, backbone: str = "tiny", weights: str | Path = "no
     if unknown := sorted(set(options) - set(allowed)):
         has = ", ".join([*allowed, "backbone_stages", "freeze_backbone"])
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {has}.")
-    built = build_backbone(backbone, weights=weights, stages=None if chosen is None else tuple(chosen.split(",")))
+    how = METHODS[name].backbone_options(backbone)
+    if chosen is not None:
+        how |= {"stages": tuple(chosen.split(","))}
+    built = build_backbone(backbone, weights=weights, **how)
     return METHODS[name](built.requires_grad_(not freeze), **options)

@@ -42,6 +42,11 @@ class Method(nn.Module):
     compute_dtype: torch.dtype = torch.float32
     """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""
 
+    @staticmethod
+    def backbone_options(name: str) -> dict[str, Any]:
+        """What `build_method` tells `build_backbone` beside this backbone's name and weights. Default: nothing."""
+        return {}
+
     def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
         """Logits over background and the N ways, at the size of the query."""
         raise NotImplementedError

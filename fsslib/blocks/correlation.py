@@ -1,0 +1,180 @@
+"""Hypercorrelation: how alike every place of the query is to every place of the support, in many layers at once, and
+the centre-pivot convolution that squeezes these four-dimensional tensors.
+
+Min, Kang, Cho, "Hypercorrelation Squeeze for Few-Shot Segmentation", ICCV 2021 (HSNet).
+
+A 4D tensor is [B, C, hq, wq, hs, ws] throughout, the query's places first, then the support's. ResNet-50's largest has
+25 million numbers for one pair of images of 400 pixels, so `CentrePivotBlock.correlate` never holds it as a whole.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fsslib.blocks.backbones import Backbone
+from fsslib.blocks.pooling import grid_weights
+
+_SUPPORT_FIRST = (0, 1, 4, 5, 2, 3)
+"""[B, C, hq, wq, hs, ws] -> [B, C, hs, ws, hq, wq] and back again."""
+
+LARGEST_PIECE = 2**22
+"""About how many correlations are held at once where they need not all be: 16 MB of float32."""
+
+
+def feature_pyramid(backbone: Backbone, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B L C h w"]]:
+    """What enters the activation functions of the backbone's wanted stages: one level a stage, coarsest level first.
+
+    Of a ResNet the sum that each block ends in, of VGG16 each convolution's output, of tiny each batch norm's: values
+    of both signs, L of them in a level, from the first layer to the last. VGG16's last pool is a level of its own, the
+    coarsest. A stage without an activation function gives its output.
+    """
+    features, levels = (images - backbone.mean) / backbone.std, []
+    for name, stage in backbone.network.named_children():
+        found = []
+        for module in stage if isinstance(stage, nn.Sequential) else [stage]:
+            if hasattr(module, "downsample"):
+                features = _residual_sum(module, features)
+            if hasattr(module, "downsample") or isinstance(module, nn.ReLU):
+                found.append(features)
+                features = F.relu(features)
+            else:
+                features = module(features)
+        if name in backbone.stages:
+            levels.append(torch.stack(found or [features], 1))
+    if features.shape[-2:] != levels[-1].shape[-2:]:
+        levels.append(features[:, None])
+    return levels[::-1]
+
+
+def _residual_sum(block: nn.Module, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D _ _"]:
+    """One of torchvision's residual blocks without its last activation function."""
+    inside = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(features)))))
+    if hasattr(block, "conv3"):
+        inside = block.bn3(block.conv3(F.relu(inside)))
+    return inside + (features if block.downsample is None else block.downsample(features))
+
+
+def mask_features(features: Float[Tensor, "B L C h w"], masks: Int[Tensor, "B H W"]) -> Float[Tensor, "B L C h w"]:
+    """Features times the mask, read off at the grid's points (bilinear, corners aligned). Void is not the object."""
+    return features * grid_weights(masks, features.shape[-2:], resize="mask", align_corners=True)[:, None, None]
+
+
+def unit_features(features: Float[Tensor, "B L C h w"], *, eps: float = 1e-5) -> Float[Tensor, "B L C h w"]:
+    """Each place's feature divided by its length plus `eps`, so that a product of two is their cosine; 0 stays 0."""
+    return features / (features.norm(dim=2, keepdim=True) + eps)
+
+
+def hypercorrelation(
+    query: Float[Tensor, "B L C hq wq"], support: Float[Tensor, "B L C hs ws"]
+) -> Float[Tensor, "B L hq wq hs ws"]:
+    """The cosine of each query place x with each support place y, layer by layer, nothing below 0.
+
+    C_l(x, y) = ReLU(<F_l(x), F_l(y)> / (|F_l(x)| |F_l(y)|)). Takes `unit_features`.
+    """
+    cosine = torch.einsum("blcq,blcs->blqs", query.flatten(3), support.flatten(3)).relu_()
+    return cosine.unflatten(3, support.shape[-2:]).unflatten(2, query.shape[-2:])
+
+
+def centre_pivot_convolution(
+    x: Float[Tensor, "B C hq wq hs ws"],
+    query_kernel: Float[Tensor, "D C k k"],
+    query_bias: Float[Tensor, "D"] | None,
+    support_kernel: Float[Tensor, "D C k k"],
+    support_bias: Float[Tensor, "D"] | None,
+    *,
+    stride: int = 1,
+) -> Float[Tensor, "B D hq wq _ _"]:
+    """The part of a 4D convolution whose kernel touches the centre of the query or that of the support.
+
+    All other weights of the 4D kernel are left out (the paper's section on centre-pivot convolutions), which makes it
+    the sum of two 2D convolutions: over the query's places for one support place at a time, and over the support's
+    places for one query place at a time. The kernel is of odd size k and pads with k // 2 zeros; the query's grid
+    stays, the support's side n becomes ceil(n / stride).
+
+    The released layer keeps the places it samples from its first call, and errs when the size changes.
+    """
+    sampled = x[..., ::stride, ::stride]
+    return _join(_over_query(sampled, query_kernel, query_bias), _over_support(x, support_kernel, support_bias, stride))
+
+
+def _over_query(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Float[Tensor, "B D hs ws hq wq"]:
+    """Each support place holds an image of the query: a stack of images, convolved one by one."""
+    images = x.permute(_SUPPORT_FIRST)
+    padding = kernel.shape[-1] // 2
+    convolved = F.conv3d(images.flatten(2, 3), kernel[:, :, None], bias, padding=(0, padding, padding))
+    return convolved.unflatten(2, images.shape[2:4])
+
+
+def _over_support(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int) -> Float[Tensor, "B D hq wq _ _"]:
+    """Each query place holds an image of the support. One that is no larger than the kernel is multiplied by a matrix.
+
+    That is the convolution's own matrix, made of its answers to unit images: no tap of the kernel is spent on padding.
+    """
+    size, padding = x.shape[-2:], kernel.shape[-1] // 2
+    if size.numel() > kernel[0, 0].numel():
+        convolved = F.conv3d(
+            x.flatten(2, 3), kernel[:, :, None], bias, stride=(1, stride, stride), padding=(0, padding, padding)
+        )
+        return convolved.unflatten(2, x.shape[2:4])
+    units = torch.eye(size.numel(), dtype=kernel.dtype, device=kernel.device).view(-1, 1, *size)
+    answers = F.conv2d(units, kernel.flatten(0, 1)[:, None], stride=stride, padding=padding)
+    matrix = answers.unflatten(1, kernel.shape[:2]).permute(1, 3, 4, 2, 0)  # [D, hs', ws', C, hs * ws]
+    images = x.permute(_SUPPORT_FIRST)
+    product = matrix.flatten(3).flatten(0, 2) @ images.flatten(4).flatten(1, 3)
+    product = product.unflatten(1, matrix.shape[:3]).unflatten(4, x.shape[2:4])
+    if bias is not None:
+        product = product + bias[:, None, None, None, None]
+    return product.permute(_SUPPORT_FIRST)
+
+
+def _join(over_query: Tensor, over_support: Tensor) -> Float[Tensor, "B D hq wq hs ws"]:
+    return over_support.add_(over_query.permute(_SUPPORT_FIRST))
+
+
+def resize_query(x: Float[Tensor, "B C _ _ hs ws"], size: tuple[int, int]) -> Float[Tensor, "B C hq wq hs ws"]:
+    """The 4D tensor with another grid of query places, bilinear with corners aligned; support places stay."""
+    images = x.permute(_SUPPORT_FIRST)
+    resized = F.interpolate(images.flatten(1, 3), size, mode="bilinear", align_corners=True)
+    return resized.unflatten(1, images.shape[1:4]).permute(_SUPPORT_FIRST)
+
+
+class CentrePivotBlock(nn.Module):
+    """A centre-pivot convolution, group norm and ReLU; `stride` shrinks the support's grid."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, groups: int = 4):
+        super().__init__()
+        self.query = nn.Conv2d(inputs, outputs, kernel_size)
+        self.support = nn.Conv2d(inputs, outputs, kernel_size)
+        self.norm = nn.GroupNorm(groups, outputs)
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "B C hq wq hs ws"]) -> Float[Tensor, "B D hq wq _ _"]:
+        return self._normalised(_join(self._over_query(x[..., :: self.stride, :: self.stride]), self._over_support(x)))
+
+    def correlate(
+        self, query: Float[Tensor, "B L C hq wq"], support: Float[Tensor, "B L C hs ws"]
+    ) -> Float[Tensor, "B D hq wq _ _"]:
+        """`forward` of the hypercorrelation of two unit features, without ever holding all of it.
+
+        The convolution over the query has neighbours to look at, but only at every `stride`-th support place: these are
+        correlated on their own. The one over the support has none: a query place is correlated with all of the support,
+        convolved and forgotten, a few rows at a time.
+        """
+        correlations_of_a_row = query[:, :, 0, 0].numel() * support[0, 0, 0].numel()
+        pieces = query.split(max(1, LARGEST_PIECE // correlations_of_a_row), dim=3)
+        return self._normalised(
+            _join(
+                self._over_query(hypercorrelation(query, support[..., :: self.stride, :: self.stride])),
+                torch.cat([self._over_support(hypercorrelation(rows, support)) for rows in pieces], 2),
+            )
+        )
+
+    def _over_query(self, sampled: Tensor) -> Tensor:
+        return _over_query(sampled, self.query.weight, self.query.bias)
+
+    def _over_support(self, x: Tensor) -> Tensor:
+        return _over_support(x, self.support.weight, self.support.bias, self.stride)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return F.relu_(self.norm(x))

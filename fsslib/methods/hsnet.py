@@ -1,0 +1,196 @@
+"""HSNet: correlate query and support in many layers, and squeeze what comes out until a segmentation is left.
+
+Min, Kang, Cho, "Hypercorrelation Squeeze for Few-Shot Segmentation", ICCV 2021, arXiv 2104.01538. The backbone learns
+nothing, and the learner never sees a feature, only how alike features are. 2,573,794 parameters learn on ResNet-50,
+2,587,394 on ResNet-101, 2,570,018 on VGG16.
+
+What the released code does otherwise, and what stands here:
+
+1. It holds every correlation tensor whole and copies it for both halves of a convolution. Here it is taken in pieces
+   (blocks/correlation.py), with the same result.
+2. Void is background in its training. Here it is in no loss. In the support it is no object, in both.
+3. It answers one way. Here several are answered one by one and merged by `merge_ways`; then the logits of K shots are
+   averaged, in place of the vote.
+4. At the label map's original size it takes the vote of K shots there. Here the vote is taken at the image's size.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fsslib.blocks.backbones import Backbone
+from fsslib.blocks.correlation import (
+    LARGEST_PIECE,
+    CentrePivotBlock,
+    feature_pyramid,
+    mask_features,
+    resize_query,
+    unit_features,
+)
+from fsslib.blocks.pooling import merge_shots
+from fsslib.blocks.similarity import merge_ways
+from fsslib.episodes import VOID, Episode
+from fsslib.methods.base import Method, Prediction, prediction_from_scores
+
+
+class HSNet(Method):
+    """A frozen backbone in evaluation mode, the hypercorrelations of its `feature_pyramid`, and a learner on them.
+
+    `width` is the learner's, by default 128 and at most half the channels of the last stage. On ResNets and VGG16 with
+    an output stride of 32 (`backbone_options`) it is the paper's network. Any backbone with stages to compare will do:
+    on tiny the three last stages are three levels of one layer each, all on one grid, and the width is 32.
+    """
+
+    def __init__(self, backbone: Backbone, *, width: int | None = None):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False).eval()
+        example = torch.zeros(1, 3, 64, 64, device=backbone.mean.device)
+        with torch.no_grad():
+            levels = feature_pyramid(backbone, example)
+        coarsest = levels[0].shape[-1]
+        self.learner = Learner(
+            [(level.shape[1], level.shape[-1] // coarsest) for level in levels],
+            width or min(128, backbone.channels[-1] // 2),
+        )
+
+    @staticmethod
+    def backbone_options(name: str) -> dict[str, Any]:
+        """What `build_backbone` is told, so that the levels lie at 1/8, 1/16 and 1/32 of the image as in the paper."""
+        if name == "tiny":
+            return {}
+        return {"output_stride": 32} | ({"stages": ("block4", "block5")} if name == "vgg16" else {})
+
+    def train(self, mode: bool = True) -> "HSNet":
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
+        return self.decode(*self._encode_both(batch))
+
+    def losses(self, batch: Episode) -> dict[str, Tensor]:
+        """Two-class cross-entropy of each way against the rest, once for each shot on its own, void ignored."""
+        logits = self.answers(*self._encode_both(batch))
+        way = torch.arange(1, batch.ways + 1, device=logits.device)[:, None, None, None]
+        labels = batch.query_labels[:, None, None]
+        target = torch.where(labels == VOID, VOID, (labels == way).long()).expand_as(logits[:, :, :, 0])
+        return {"segmentation": F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(0, 2), ignore_index=VOID)}
+
+    def predict(self, episode: Episode) -> Prediction:
+        """The vote of K shots for one way, each answering on its own (`merge_shots`); else the largest logit.
+
+        After a vote the scores are 1 for what won and 0 for the rest.
+        """
+        with torch.no_grad(), self.autocast(episode.query_images.device):
+            support, query = self._encode_both(episode)
+            if episode.ways > 1 or episode.shots == 1:
+                return prediction_from_scores(self.decode(support, query).float())
+            votes = self.answers(support, query)[:, 0].argmax(2)
+        foreground = merge_shots(votes, rule="vote")
+        return prediction_from_scores(torch.stack([1 - foreground, foreground], 1).float())
+
+    def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """The levels' unit features, "level0" the coarsest, of supports inside the mask only."""
+        with torch.no_grad():
+            levels = feature_pyramid(self.backbone, images)
+            if masks is not None:
+                levels = [mask_features(level, masks) for level in levels]
+            encoded = {f"level{number}": unit_features(level) for number, level in enumerate(levels)}
+        if masks is None:
+            encoded["size"] = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
+        return encoded
+
+    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        binary = self.answers(support, query).mean(2)
+        if binary.shape[1] == 1:
+            return binary[:, 0]
+        return merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()
+
+    def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N K 2 H W"]:
+        """Binary logits by every support image on its own."""
+        levels = [f"level{number}" for number in range(len(self.learner.encoders))]
+        asked, size = [query[level] for level in levels], tuple(query["size"][0].tolist())
+        ways, shots = support[levels[0]].shape[1:3]
+        logits = [
+            F.interpolate(
+                self._pairs(asked, [support[level][:, way, shot] for level in levels]),
+                size,
+                mode="bilinear",
+                align_corners=True,
+            )
+            for way in range(ways)
+            for shot in range(shots)
+        ]
+        return torch.stack(logits, 1).unflatten(1, (ways, shots))
+
+    def _pairs(self, query: list[Tensor], support: list[Tensor]) -> Float[Tensor, "B 2 _ _"]:
+        """The learner's answers, a few pairs at a time if they are large. Gradients want all of them kept anyway."""
+        correlations = query[-1][0, :, 0].numel() * support[-1][0, 0, 0].numel()
+        few = len(query[0]) if torch.is_grad_enabled() else max(1, LARGEST_PIECE // correlations)
+        pieces = (zip(*(level.split(few) for level in levels)) for levels in (query, support))
+        return torch.cat([self.learner(*pair) for pair in zip(*pieces)])
+
+    def _encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
+        lead = batch.support_masks.shape[:3]
+        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
+
+
+class Learner(nn.Module):
+    """Squeeze the support out of every level, merge the levels from coarse to fine, decode what is left.
+
+    `levels` tells, coarsest first, how many layers a level has and how many times finer than the coarsest its grid is.
+    Three blocks shrink the coarsest level's support grid by 2 each. Every doubling of the grid makes one block more
+    shrink it by 4, with a kernel of 5 in place of 3, so that all levels end on the same support grid.
+    """
+
+    def __init__(self, levels: Sequence[tuple[int, int]], width: int):
+        super().__init__()
+        widths = (width // 8, width // 2, width)
+        self.encoders, self.mixers = nn.ModuleList(), nn.ModuleList()
+        for layers, finer in levels:
+            doublings = round(math.log2(finer))
+            if 2**doublings != finer or doublings > 3:
+                raise ValueError(
+                    f"A level's grid is 1, 2, 4 or 8 times as fine as the coarsest; found {finer}. Choose other stages."
+                )
+            strides = [4] * doublings + [2] * (3 - doublings)
+            blocks = zip((layers, *widths), widths, strides)
+            self.encoders.append(
+                nn.ModuleList(CentrePivotBlock(c, d, 5 if s == 4 else 3, stride=s) for c, d, s in blocks)
+            )
+        for _ in levels[1:]:
+            self.mixers.append(nn.Sequential(*(CentrePivotBlock(width, width, 3) for _ in range(3))))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Conv2d(width // 2, width // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, 2, 3, padding=1),
+        )
+
+    def forward(
+        self, query: Sequence[Float[Tensor, "B _ _ _ _"]], support: Sequence[Float[Tensor, "B _ _ _ _"]]
+    ) -> Float[Tensor, "B 2 _ _"]:
+        merged = None
+        for level, (first, *rest) in enumerate(self.encoders):
+            x = first.correlate(query[level], support[level])
+            for block in rest:
+                x = block(x)
+            if merged is not None:
+                if merged.shape[4:] != x.shape[4:]:
+                    raise ValueError(
+                        f"The levels end on support grids of {tuple(merged.shape[4:])} and {tuple(x.shape[4:])} cells. "
+                        "VGG16's pools round down: take images whose sides are multiples of 32, or of 400 pixels."
+                    )
+                x = self.mixers[level - 1](x + resize_query(merged, x.shape[2:4]))
+            merged = x
+        return self.decoder(merged.mean((4, 5)))

@@ -1,0 +1,206 @@
+"""PFENet: a prior of where the object may be, and the prototype compared with the query at several scales.
+
+Tian, Zhao, Shu, Yang, Li, Jia, "Prior Guided Feature Enrichment Network for Few-Shot Segmentation", IEEE TPAMI 2020,
+arXiv 2008.01449.
+
+What the released code does otherwise, and what stands here:
+
+1. Its backbone learns nothing, but its batch norm is left in training mode, so that the statistics drift with every
+   episode, masked supports included. Here it is in evaluation mode; `legacy_batch_norm=True` brings the drift back.
+2. Its ResNet has a stem of three 3x3 convolutions, and the first blocks of its last two stages look with the full
+   dilation. torchvision's weights do not fit it; `legacy_backbone=True` builds it, for the released checkpoints.
+3. Its schedule multiplies the printed learning rate by ten. That is the recipe's matter (recipes/pfenet_paper.yaml).
+4. Its scales are four numbers of cells for each image size. Here they are shares of the grid, rounded, which gives the
+   same numbers at 473 and 641 pixels, and any image size and shape will do.
+5. It knows one way. Here several are answered one by one and merged by `merge_ways`.
+6. Its VGG16 has batch norm. Here VGG16 is the one of the other methods, without.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
+from fsslib.blocks.pooling import _without_autocast, grid_weights, masked_average_pooling
+from fsslib.blocks.similarity import merge_ways
+from fsslib.episodes import VOID, Episode
+from fsslib.methods.base import Method
+
+SCALES = (1.0, 0.5, 0.25, 0.125)
+"""Sides of the feature enrichment's maps, as shares of the query's: 60, 30, 15 and 8 cells at 473 pixels."""
+
+
+class PFENet(Method):
+    """A frozen backbone of three stages on one grid: the first two are compared, the third makes the prior.
+
+    The prototype is the mean over the object and over the shots. At each scale query, prototype and prior are merged
+    (`width` channels, by default 256 and at most the last stage's), told what the finer scale found, and classified;
+    the scales together are classified once more, and that is the answer.
+
+    10,817,034 parameters learn on ResNet-50. Interpolation has align_corners=True as in the release: right to the pixel
+    for images of 8 m + 1 pixels at stride 8.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        width: int | None = None,
+        legacy_batch_norm: bool = False,
+        legacy_backbone: bool = False,
+    ):
+        super().__init__()
+        if len(backbone.stages) != 3 or len(set(backbone.strides)) != 1:
+            raise ValueError(
+                f"PFENet wants three stages of one stride; the backbone gives {backbone.stages}, {backbone.strides}."
+            )
+        if legacy_backbone:
+            _as_released(backbone)
+        self.backbone = backbone.requires_grad_(False)
+        backbone.frozen_batch_norm = not legacy_batch_norm
+        backbone.train()
+        first, second, third = backbone.channels
+        width = width or min(256, third)
+
+        def convolution(inputs: int, side: int = 3) -> nn.Conv2d:
+            return nn.Conv2d(inputs, width, side, padding=side // 2, bias=False)
+
+        def classifier() -> nn.Sequential:
+            return nn.Sequential(convolution(width), nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
+
+        def two_layers() -> nn.Sequential:
+            return nn.Sequential(convolution(width), nn.ReLU(), convolution(width), nn.ReLU())
+
+        def each_scale(make) -> nn.ModuleList:
+            return nn.ModuleList(make() for _ in SCALES)
+
+        self.query_reduction = nn.Sequential(convolution(first + second, 1), nn.ReLU(), nn.Dropout2d(0.5))
+        self.support_reduction = nn.Sequential(convolution(first + second, 1), nn.ReLU(), nn.Dropout2d(0.5))
+        self.enrichment = each_scale(lambda: nn.Sequential(convolution(2 * width + 1, 1), nn.ReLU()))
+        self.between_scales = each_scale(lambda: nn.Sequential(convolution(2 * width, 1), nn.ReLU()))[1:]
+        self.within_scale = each_scale(two_layers)
+        self.side_classifiers = each_scale(classifier)
+        self.fusion = nn.Sequential(convolution(len(SCALES) * width, 1), nn.ReLU())
+        self.refinement = two_layers()
+        self.classifier = classifier()
+
+    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
+        return self.decode(*self._encode_both(batch))
+
+    def losses(self, batch: Episode) -> dict[str, Tensor]:
+        """Two-class cross-entropy of each way against the rest, void ignored: of the answer, and the scales' mean."""
+        labels = batch.query_labels[:, None]
+        way = torch.arange(1, batch.ways + 1, device=labels.device)[:, None, None]
+        target = torch.where(labels == VOID, VOID, (labels == way).long()).flatten(0, 1)
+        answer, *sides = (
+            F.cross_entropy(_resized(logits.flatten(0, 1).float(), target.shape[-2:]), target, ignore_index=VOID)
+            for logits in self._answers(*self._encode_both(batch))
+        )
+        return {"segmentation": answer, "scales": sum(sides) / len(sides)}
+
+    def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        if masks is None:
+            with torch.no_grad():
+                first, second, high = self.backbone(images)
+            size = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
+            return {"middle": self.query_reduction(torch.cat([second, first], 1)), "high": high, "size": size}
+
+        seen = []
+
+        def only_the_object(features: Tensor) -> Tensor:
+            seen.append(features)
+            return features * _on_grid(masks, features)
+
+        with torch.no_grad():
+            first, _, high = self.backbone(images, {self.backbone.stages[1]: only_the_object})
+            high = high * _on_grid(masks, high)
+        middle = self.support_reduction(torch.cat([seen[0], first], 1))
+        prototype = masked_average_pooling(middle, masks, resize="mask", eps=5e-4, align_corners=True)
+        return {"prototype": prototype, "high": high}
+
+    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        logits = self._answers(support, query)[0]
+        ways = logits.shape[1]
+        binary = _resized(logits.flatten(0, 1), tuple(query["size"][0].tolist())).unflatten(0, (-1, ways))
+        if ways == 1:
+            return binary[:, 0]
+        return merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()
+
+    def _encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
+        lead = batch.support_masks.shape[:3]
+        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
+
+    def _answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> list[Float[Tensor, "B N 2 _ _"]]:
+        """Binary logits on the grid: the answer, then those of each scale on its own grid."""
+        batch, ways = support["prototype"].shape[:2]
+        prototype = support["prototype"].mean(2).flatten(0, 1)[:, :, None, None]
+        priors = prior_mask(query["high"], support["high"].flatten(1, 2))
+        prior = priors.unflatten(1, support["prototype"].shape[1:3]).mean(2).flatten(0, 1)[:, None]
+        middle = query["middle"].repeat_interleave(ways, 0)
+
+        grid, found, sides = middle.shape[-2:], [], []
+        for level, share in enumerate(SCALES):
+            size = tuple(max(1, round(side * share)) for side in grid)
+            scaled = F.adaptive_avg_pool2d(middle, size)
+            parts = [scaled, prototype.expand_as(scaled), _resized(prior, size).to(scaled.dtype)]
+            x = self.enrichment[level](torch.cat(parts, 1))
+            if level:
+                finer = _resized(found[-1], size)
+                x = x + self.between_scales[level - 1](torch.cat([x, finer], 1))
+            x = x + self.within_scale[level](x)
+            sides.append(self.side_classifiers[level](x))
+            found.append(_resized(x, grid))
+        x = self.fusion(torch.cat(found, 1))
+        answer = self.classifier(x + self.refinement(x))
+        return [logits.unflatten(0, (batch, ways)) for logits in (answer, *sides)]
+
+
+def prior_mask(query: Float[Tensor, "B C h w"], support: Float[Tensor, "B M C h w"]) -> Float[Tensor, "B M h w"]:
+    """How alike is each cell of the query to the most alike cell of each of M supports, stretched to [0, 1].
+
+    The largest cosine over the support's cells, of features that are zero outside the object; then per map
+    (s - min) / (max - min + 1e-7). A support without an object gives 0 everywhere. The stretching knows no "nowhere":
+    a query that lacks the class has its full contrast as well. No gradient; computed in float32, under autocast too;
+    takes the memory of B M (h w)^2 numbers.
+    """
+    with torch.no_grad():
+        sought, there = (F.normalize(x.float().flatten(-2), dim=-2, eps=1e-7) for x in (query, support))
+        with _without_autocast(query.device):
+            most = (there.mT @ sought[:, None]).amax(2)
+        low, high = most.aminmax(dim=-1, keepdim=True)
+        return ((most - low) / (high - low + 1e-7)).unflatten(-1, query.shape[-2:])
+
+
+def _on_grid(masks: Int[Tensor, "B H W"], features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 h w"]:
+    """The mask at the size of the features; void is no object."""
+    return grid_weights(masks, features.shape[-2:], resize="mask", align_corners=True).to(features.dtype)[:, None]
+
+
+def _resized(maps: Float[Tensor, "B C _ _"], size: tuple[int, int]) -> Float[Tensor, "B C _ _"]:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+
+
+def _as_released(backbone: Backbone) -> None:
+    """Turn torchvision's bottleneck ResNet into the released one, in place."""
+    if backbone.name not in ("resnet50", "resnet101") or backbone.weights.loaded:
+        raise ValueError(
+            f"legacy_backbone takes a resnet50 or resnet101 without weights, to be filled by `load_released`; found "
+            f"{backbone.name} with weights from {backbone.weights.source}."
+        )
+    network = backbone.network
+
+    def layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+    *stem, network.bn1, _ = layer(3, 64, 2) + layer(64, 64) + layer(64, 128)
+    network.conv1 = nn.Sequential(*stem)
+    for convolutions, name in ((network.layer1[0], "conv1"), (network.layer1[0].downsample, "0")):
+        outputs = convolutions.get_submodule(name).out_channels
+        setattr(convolutions, name, nn.Conv2d(128, outputs, 1, bias=False))
+    replace_stride_with_dilation(network.layer3, 2)
+    replace_stride_with_dilation(network.layer4, 4)

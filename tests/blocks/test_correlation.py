@@ -1,0 +1,215 @@
+"""Hypercorrelation and the centre-pivot convolution: golden values, a 4D convolution in loops, and the direct form.
+
+About 5 s.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsslib.blocks import correlation
+from fsslib.blocks.backbones import build_backbone
+from fsslib.blocks.correlation import (
+    CentrePivotBlock,
+    centre_pivot_convolution,
+    feature_pyramid,
+    hypercorrelation,
+    mask_features,
+    resize_query,
+    unit_features,
+)
+from fsslib.episodes import VOID
+from tests.blocks import direct_correlation as direct
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Features
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_the_pyramid_of_a_resnet_is_what_its_blocks_last_relu_is_given(name):
+    torch.manual_seed(0)
+    backbone = build_backbone(name, stages=("layer1", "layer2"), output_stride=32).eval()
+    images, seen = torch.rand(2, 3, 33, 48), []
+    for block in (*backbone.network.layer1, *backbone.network.layer2):
+        block.relu.inplace = False
+        calls = []
+        seen.append(calls)
+        block.relu.register_forward_hook(lambda module, inputs, output, calls=calls: calls.append(inputs[0]))
+    with torch.no_grad():
+        stages = backbone(images)
+        levels = feature_pyramid(backbone, images)
+    expected = [calls[-1] for calls in seen]
+    torch.testing.assert_close([*levels[1].unbind(1), *levels[0].unbind(1)], expected)
+    for level, stage in zip(levels, stages[::-1]):
+        assert level.amin((0, 2, 3, 4)).max() < 0
+        torch.testing.assert_close(F.relu(level[:, -1]), stage)
+
+
+def test_the_pyramid_of_vgg16_is_places_17_to_30_of_torchvisions():
+    torch.manual_seed(0)
+    backbone = build_backbone("vgg16", stages=("block4", "block5"), output_stride=32)
+    with torch.device("meta"):
+        features = torchvision.models.vgg16().features
+    own = backbone.network.state_dict()  # block1.0.weight and so on
+    features.load_state_dict({name.partition(".")[2]: tensor for name, tensor in own.items()}, assign=True)
+    images = torch.rand(1, 3, 40, 33)
+    x, seen = (images - backbone.mean) / backbone.std, {}
+    with torch.no_grad():
+        for place, module in enumerate(features):
+            x = module(x)
+            seen[place] = x.clone()
+        levels = feature_pyramid(backbone, images)
+    expected = [[seen[30]], [seen[24], seen[26], seen[28]], [seen[17], seen[19], seen[21]]]
+    torch.testing.assert_close(levels, [torch.stack(level, 1) for level in expected])
+
+
+def test_the_pyramid_of_tiny_is_its_batch_norms():
+    torch.manual_seed(0)
+    backbone = build_backbone("tiny").eval()
+    images = torch.rand(2, 3, 40, 64)
+    with torch.no_grad():
+        levels, stages = feature_pyramid(backbone, images), backbone(images)
+    assert [tuple(level.shape) for level in levels] == [(2, 1, 64, 10, 16)] * 3
+    torch.testing.assert_close(levels[0][:, 0], stages[2])  # ends without a ReLU
+    torch.testing.assert_close([F.relu(level[:, 0]) for level in levels[1:]], [stages[1], stages[0]])
+    assert min(level.min() for level in levels) < 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layers", "grids"),
+    [
+        ("resnet50", {}, (3, 6, 4), (13, 25, 50)),
+        ("resnet101", {}, (3, 23, 4), (13, 25, 50)),
+        ("vgg16", {"stages": ("block4", "block5")}, (1, 3, 3), (12, 25, 50)),
+    ],
+)
+def test_the_papers_layers_and_grids_at_400_pixels(name, options, layers, grids):
+    with torch.device("meta"):
+        backbone = build_backbone(name, output_stride=32, **options)
+        levels = feature_pyramid(backbone, torch.empty(1, 3, 400, 400))
+    assert tuple(level.shape[1] for level in levels) == layers
+    assert tuple(tuple(level.shape[3:]) for level in levels) == tuple((n, n) for n in grids)
+
+
+def test_masked_features_are_zero_where_the_mask_is_and_void_is_no_object():
+    masks = torch.zeros(1, 9, 9, dtype=torch.int64)
+    masks[0, :, :3], masks[0, :, 8] = 1, VOID
+    masked = mask_features(torch.ones(1, 2, 3, 5, 5), masks)
+    # Corners aligned: the grid's columns read the mask at 0, 2, 4, 6 and 8.
+    assert torch.equal(masked, torch.tensor([1.0, 1, 0, 0, 0]).expand(1, 2, 3, 5, 5))
+
+
+def test_a_hypercorrelation_is_the_cosine_of_every_pair_of_places_cut_at_zero():
+    query, support = random(2, 3, 5, 2, 3), random(2, 3, 5, 4, 2, seed=1)
+    support[:, :, :, 1] = 0
+    found = hypercorrelation(unit_features(query), unit_features(support)).numpy()
+    assert found.shape == (2, 3, 2, 3, 4, 2)
+    for place in itertools.product(*map(range, found.shape)):
+        b, layer, y, x, v, u = place
+        one, other = query[b, layer, :, y, x].numpy(), support[b, layer, :, v, u].numpy()
+        lengths = (np.linalg.norm(one) + 1e-5) * (np.linalg.norm(other) + 1e-5)
+        assert found[place] == pytest.approx(max(0, one @ other / lengths), abs=1e-6)
+    assert (found[..., 1, :] == 0).all()
+
+
+# The centre-pivot convolution
+
+
+def test_golden_values_of_the_centre_pivot_convolution():
+    kernel = torch.ones(1, 1, 3, 3)
+    y = centre_pivot_convolution(torch.ones(1, 1, 4, 4, 4, 4), kernel, None, kernel, None, stride=2)
+    assert y.shape == (1, 1, 4, 4, 2, 2)
+    assert (y[0, 0, 0, 0, 0, 0], y[0, 0, 1, 2, 0, 0], y.max(), y.sum()) == (8, 13, 18, 800)
+
+
+def four_dimensional(x, kernel, stride):
+    """A 4D convolution in loops: kernel [D, C, k, k, k, k], padding k // 2, stride over the last two axes."""
+    reach = kernel.shape[-1] // 2
+    padded = F.pad(x, (reach,) * 8)
+    hq, wq, hs, ws = x.shape[2:]
+    y = torch.zeros(len(x), len(kernel), hq, wq, hs, ws)
+    for a, b, c, d in itertools.product(range(kernel.shape[-1]), repeat=4):
+        window = padded[:, :, a : a + hq, b : b + wq, c : c + hs, d : d + ws]
+        y += torch.einsum("bcijkl,dc->bdijkl", window, kernel[:, :, a, b, c, d])
+    return y[..., ::stride, ::stride]
+
+
+@given(grid=st.tuples(*[st.integers(1, 5)] * 4), kernel_size=st.sampled_from([1, 3, 5]), stride=st.integers(1, 4))
+@settings(deadline=None, max_examples=30)
+def test_it_is_a_4d_convolution_with_a_kernel_that_is_zero_off_the_centres(grid, kernel_size, stride):
+    x, centre = random(1, 2, *grid), kernel_size // 2
+    over_query, over_support = random(3, 2, kernel_size, kernel_size), random(3, 2, kernel_size, kernel_size, seed=1)
+    bias = random(3, seed=2)
+    kernel = torch.zeros(3, 2, *[kernel_size] * 4)
+    kernel[..., centre, centre] += over_query
+    kernel[:, :, centre, centre] += over_support
+    found = centre_pivot_convolution(x, over_query, bias, over_support, 2 * bias, stride=stride)
+    expected = four_dimensional(x, kernel, stride) + 3 * bias[:, None, None, None, None]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+# Support grids around the size of the kernel, where a matrix takes the convolution's place.
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "support"),
+    [(3, 1, (2, 2)), (3, 2, (3, 3)), (3, 2, (4, 3)), (5, 4, (5, 5)), (5, 4, (9, 6))],
+)
+@pytest.mark.parametrize("piece", [1, 2**22])
+def test_a_block_equals_the_direct_form_whole_and_in_pieces_with_its_gradients(
+    kernel_size, stride, support, piece, monkeypatch
+):
+    monkeypatch.setattr(correlation, "LARGEST_PIECE", piece)
+    torch.manual_seed(0)
+    block = CentrePivotBlock(3, 8, kernel_size, stride=stride)
+    query, support = unit_features(random(2, 3, 6, 4, 5)), unit_features(random(2, 3, 6, *support, seed=1))
+
+    def with_gradients(y):
+        gradients = torch.autograd.grad((y * random(*y.shape, seed=2)).sum(), list(block.parameters()))
+        return [y.detach(), *gradients]
+
+    expected = with_gradients(direct.squeeze(direct.correlation(query, support), [block]))
+    torch.testing.assert_close(with_gradients(block.correlate(query, support)), expected, rtol=1e-4, atol=1e-4)
+    whole = block(hypercorrelation(query, support))
+    torch.testing.assert_close(with_gradients(whole), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_correlate_holds_the_sampled_correlations_and_a_piece_of_the_others_at_a_time(monkeypatch):
+    sizes = []
+
+    def watched(query, support):
+        x = hypercorrelation(query, support)
+        sizes.append(x.numel())
+        return x
+
+    monkeypatch.setattr(correlation, "hypercorrelation", watched)
+    monkeypatch.setattr(correlation, "LARGEST_PIECE", 2**15)
+    CentrePivotBlock(2, 4, 5, stride=4).correlate(torch.rand(1, 2, 3, 20, 20), torch.rand(1, 2, 3, 20, 20))
+    sampled, *pieces = sizes
+    assert sampled == 2 * 400 * 25  # a sixteenth of the support places
+    assert sum(pieces) == 2 * 400 * 400
+    assert max(pieces) <= 2**15
+
+
+def test_a_block_takes_another_size_after_the_first():
+    """The released layer keeps the sampled places of its first call."""
+    block = CentrePivotBlock(2, 4, 3, stride=2)
+    for side in (8, 5, 11):
+        x = random(1, 2, 3, 3, side, side)
+        torch.testing.assert_close(block(x), direct.squeeze(x, [block]), rtol=1e-4, atol=1e-5)
+
+
+def test_resizing_the_query_leaves_each_support_place_to_itself():
+    x = random(2, 3, 4, 5, 2, 3)
+    found = resize_query(x, (7, 9))
+    torch.testing.assert_close(found, direct.resize_query(x, (7, 9)))
+    alone = F.interpolate(x[..., 1, 2], (7, 9), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(found[..., 1, 2], alone)
