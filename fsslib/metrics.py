@@ -38,6 +38,7 @@ PROTOCOLS = {
         Protocol("toy", "input", "toy world: labels are drawn at the input's size"),
         Protocol("square", "input", "images squashed to a square, labels resized to it (nearest), supports distinct"),
         Protocol("original", "original", "scores brought back to each query's own size; supports distinct"),
+        Protocol("hsnet", "input", "as square, on the episodes of HSNet's code, whose supports may repeat"),
     )
 }
 

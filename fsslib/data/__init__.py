@@ -100,7 +100,8 @@ def _pascal(*, fold, size, **_) -> FewShotTask:
     from fsslib.data.pascal import PascalVOC
 
     part = _cached(PascalVOC(size=size)).fold(fold)
-    return FewShotTask(part.train, part.train_classes, {"photo": part.test}, part.test_classes)
+    benchmarks = {"photo": ("pascal", fold)}
+    return FewShotTask(part.train, part.train_classes, {"photo": part.test}, part.test_classes, benchmarks=benchmarks)
 
 
 def _pascal_all(*, size, **_) -> FewShotTask:

@@ -25,6 +25,9 @@ class FewShotTask:
     target_classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     novel_as_background: bool = False
 
+    benchmarks: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """For domains with published test episodes the data set and the fold they are of."""
+
     method_options: Mapping[str, Any] = field(default_factory=dict, init=False)
     """What the data decide about a method: nothing, for a few-shot method takes any class."""
 
@@ -46,15 +49,40 @@ class FewShotTask:
         _check_leakage(self, novel_as_background=self.novel_as_background)
         return {"source": EpisodeStream(self.train, self.train_classes, batch_size, ways=ways, shots=shots, seed=seed)}
 
-    def exams(self, episodes: int, *, ways: int = 1, shots: int = 1, seed: str = "0") -> dict[str, EpisodeSet]:
-        """The test of each domain: that many frozen episodes, a function of these arguments alone."""
+    def exams(
+        self, episodes: int, *, ways: int = 1, shots: int = 1, seed: str = "0", protocol: str = "toy"
+    ) -> dict[str, EpisodeSet]:
+        """The test of each domain: that many frozen episodes, a function of these arguments alone.
+
+        Under the protocol "hsnet" they are the first of HSNet's own, as far as their images are there, and `seed` is of
+        no account. Raises DataError for a domain that has none.
+        """
         found = {}
         for domain, images in self.tests.items():
-            classes = self.classes_in(domain)
-            rows = images.sample(classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=1.0)
-            about = {"data": images.name, "domain": domain, "seed": seed}
-            found[domain] = EpisodeSet(images, EpisodeManifest(tuple(rows), about))
+            if protocol == "hsnet":
+                manifest = self._published(domain, episodes, ways, shots)
+            else:
+                classes = self.classes_in(domain)
+                rows = images.sample(classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=1.0)
+                about = {"data": images.name, "domain": domain, "seed": seed}
+                manifest = EpisodeManifest(tuple(rows), about)
+            found[domain] = EpisodeSet(images, manifest)
         return found
+
+    def _published(self, domain: str, episodes: int, ways: int, shots: int) -> EpisodeManifest:
+        # Imported here: these read files, and most tasks need none.
+        from fsslib.data.images import DataError
+        from fsslib.data.manifests import frozen, present
+
+        if domain not in self.benchmarks or ways != 1:
+            there = ", ".join(self.benchmarks) or "no domain of this task"
+            raise DataError(
+                f"HSNet's test episodes are 1-way and there for {there}; found {ways} ways in {domain}. Choose another "
+                "protocol, or leave that target out."
+            )
+        name, fold = self.benchmarks[domain]
+        manifest = present(frozen(name, "hsnet", shots=shots, fold=fold), self.tests[domain].ids)
+        return EpisodeManifest(manifest.rows[:episodes], manifest.about)
 
     def describe(self) -> str:
         """What is learnt and what is asked, for people, one line each."""
@@ -116,8 +144,8 @@ class AdaptationTask:
         target = ImageStream(self.target, self.labelled_targets(shots, seed), batch_size, f"target-{seed}")
         return {"source": source, "target": target, "both": PairStream(source, target)}
 
-    def exams(self, episodes: int, *, ways: int = 1, shots: int = 1, seed: str = "0") -> dict[str, ImageSet]:
-        """The test of each domain: its first `episodes` test images, the same for all ways, shots and seeds."""
+    def exams(self, episodes: int, **_: Any) -> dict[str, ImageSet]:
+        """The test of each domain: its first `episodes` test images, whatever else a few-shot test depends on."""
         return {domain: ImageSet(images.source, images.ids[:episodes]) for domain, images in self.tests.items()}
 
     def describe(self) -> str:

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from fsslib.data import DATA_SETS, FEWEST_IMAGES, cityscapes, open_task
+from fsslib.data.images import DataError
+from fsslib.data.manifests import frozen
 from fsslib.data.names import class_id
+from fsslib.data.pascal import PascalVOC
 from fsslib.data.sampling import group_ids, in_turn, k_per_group
 from fsslib.data.splits import coco_fold
 from fsslib.data.streams import ImageSet, ImageStream, PairStream, Relabelled
@@ -17,6 +20,7 @@ from fsslib.data.toyworld.streets import CITIES, CLASS_NAMES, TO_CAMVID, Streets
 from fsslib.episodes import VOID, LabelledImages
 from tests.data.camvid_fixture import draw_camvid
 from tests.data.street_fixture import draw_cityscapes, draw_gta5, draw_synthia
+from tests.data.voc_fixture import add_image, add_list
 
 
 class Numbers:
@@ -178,6 +182,24 @@ def test_few_shot_exams_are_those_that_were_always_asked():
     assert "tested in photo, night on 5 classes" in task.describe()
     assert task.held_out is None
     assert task.method_options == {}
+
+
+def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path):
+    rows = frozen("pascal", "hsnet", shots=1, fold=1).rows[:2]
+    ids = sorted({image_id for row in rows for image_id in (row.query, *row.supports[0])})
+    for image_id in ids:
+        classes = [row.classes[0] for row in rows if image_id in (row.query, *row.supports[0])]
+        add_image(tmp_path, image_id, [(classes[0], (5, 5, 30, 30))])
+    add_list(tmp_path, "val", ids)
+    voc = PascalVOC(tmp_path, size=32)
+    task = FewShotTask(voc, (), {"photo": voc}, (rows[0].classes[0],), benchmarks={"photo": ("pascal", 1)})
+    assert task.exams(5, seed="any", protocol="hsnet")["photo"].manifest.rows == rows
+    assert task.exams(1, protocol="hsnet")["photo"].manifest.rows == rows[:1]
+    with pytest.raises(DataError, match="1-way and there for photo; found 2 ways in photo"):
+        task.exams(1, ways=2, protocol="hsnet")
+    with pytest.raises(DataError, match="there for no domain of this task; found 1 ways in photo"):
+        FewShotTask(voc, (), {"photo": voc}, (1,)).exams(1, protocol="hsnet")
+    assert open_task("toy").benchmarks == {}
 
 
 def test_a_domain_may_ask_for_classes_of_its_own_but_for_none_that_is_learnt():
