@@ -1,14 +1,15 @@
 """The command line: `fsslib tutorial`, `run`, `reproduce`, `doctor`, `data list`, `data get`, `data check`, `segment`;
 flags come from the typed models.
 
-Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 130 interrupted.
+Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 130 interrupted, 141 nobody reads on.
 """
 
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliVariadicArg, SettingsError
@@ -27,9 +28,10 @@ RunFlags = create_model(
 
 
 class Run(RunFlags):
-    """Train and evaluate once: parameters from a YAML file, flags over it, defaults for the rest."""
+    """Train and evaluate once: parameters from a YAML file, flags over it, defaults for the rest; or from a plan."""
 
-    config: CliPositionalArg[Path | None] = Field(None, description="YAML file of parameters.")
+    config: CliPositionalArg[Path | None] = Field(None, description="YAML file of parameters; with --index, a plan.")
+    index: int | None = Field(None, ge=0, description="Carry out the run of the plan with this number, from 0.")
     force: bool = Field(False, description="Start afresh, whatever the output folder holds of this or another run.")
     show: bool = Field(False, description="Show what the notebook prints while it runs.")
 
@@ -37,7 +39,10 @@ class Run(RunFlags):
         given = {name: getattr(self, name) for name in RunConfig.model_fields if name in self.model_fields_set}
         if given.get("output"):
             given["output"] = str(Path(given["output"]).absolute())
-        config = parse((load(self.config) if self.config else {}) | given)
+        if self.index is None:
+            config = parse((load(self.config) if self.config else {}) | given)
+        else:
+            config = self._planned(given)
 
         # Here, not on top: papermill and torch take seconds to import, and `fsslib --help` needs neither.
         from fsslib.reproduction import result
@@ -46,13 +51,22 @@ class Run(RunFlags):
         if (config.folder / result.FILE).exists() and not self.force:
             print("This run was finished before; --force repeats it.")
         try:
-            path = run(config, force=self.force, log_output=self.show)
+            # Two tasks of a job array never meet, but one that was started again may find the first at its end.
+            path = run(config, force=self.force, wait=self.index is not None, log_output=self.show)
         except RunError as error:
             raise SystemExit(_fail(error, 1)) from error
         except RunInterrupted as interrupt:
             raise SystemExit(_fail(interrupt, 130)) from interrupt
         print(result.score_table(result.read_result(path)["scores"]))
         print(path)
+
+    def _planned(self, given: Mapping[str, object]) -> RunConfig:
+        """The run of a plan for one task of a job array."""
+        from fsslib.reproduction.plans import Plan
+
+        if not self.config or given:
+            raise ConfigError("--index takes the name of a plan and no other parameters: fsslib run laptop --index 3")
+        return Plan.load(self.config).at(self.index)
 
 
 class Tutorial(BaseModel):
@@ -71,15 +85,21 @@ class Tutorial(BaseModel):
 class Reproduce(BaseModel):
     """Make a table of results: carry out the runs of a plan that are not finished, and gather results/PLAN.json."""
 
-    plan: CliPositionalArg[str] = Field(description="A plan of the package, such as sg_one_toy, or a YAML file.")
-    jobs: int = Field(1, ge=1, description="Runs at a time; they share the cores.")
+    plan: CliPositionalArg[str] = Field(description="A plan of the package, such as smoke or laptop, or a YAML file.")
+    jobs: int | None = Field(None, ge=1, description="Runs at a time; none: 1, or what the profile says.")
+    cores: int | None = Field(None, ge=1, description="Cores for all runs together; none: those of this machine.")
+    profile: Path | None = Field(None, description="Folder of a Snakemake profile, for a cluster: docs/cluster.md.")
+    dry_run: bool = Field(False, description="Show what is done, what would run and how long that takes, and stop.")
 
     def cli_cmd(self) -> None:
-        from fsslib.reproduction import plans
+        from fsslib.reproduction import forecast, plans
 
         plan = plans.Plan.load(self.plan)
+        print(forecast.forecast(plan.name, plan.order(), jobs=self.jobs or 1), flush=True)
+        if self.dry_run:
+            return
         try:
-            failures = plans.carry_out(plan, jobs=self.jobs)
+            failures = plans.carry_out(plan, jobs=self.jobs, cores=self.cores, profile=self.profile)
         except KeyboardInterrupt as interrupt:
             message = "Interrupted. The next call goes on with the runs that are missing."
             raise SystemExit(_fail(message, 130)) from interrupt
@@ -218,6 +238,16 @@ class Fsslib(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; what went wrong is said on stderr, in words."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _call(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `fsslib ... | head` has seen enough; what Python still holds back for it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _call(arguments: list[str]) -> int:
     if arguments.count("--support") > 1:
         return _fail("--support is given once, with all pairs behind it: --support IMG MASK IMG MASK ...", 2)
     try:
@@ -227,13 +257,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         return _fail("\n".join(explain(error)), 2)
     except (ConfigError, SettingsError) as error:
-        return _fail(_with_suggestions(str(error)), 2)
+        return _fail(_with_suggestions(str(error), arguments), 2)
     return 0
 
 
-def _with_suggestions(message: str) -> str:
-    """argparse's message about unknown flags, with the flags that were probably meant."""
-    known = [f"--{name.replace('_', '-')}" for name in Run.model_fields]
+def _with_suggestions(message: str, arguments: list[str]) -> str:
+    """argparse's message about unknown flags, with the flags of the command that were probably meant."""
+    command: type[BaseModel] = Fsslib
+    for argument in arguments:
+        kinds = get_args(getattr(command.model_fields.get(argument), "annotation", None))
+        command = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), command)
+    known = [f"--{name.replace('_', '-')}" for name in command.model_fields]
     unknown = [flag for flag in re.findall(r"--[\w-]+", message) if flag not in known and "unrecognized" in message]
     return message.removeprefix("error parsing CLI: ") + "".join(suggestion(flag, known) for flag in unknown)
 

@@ -1,5 +1,6 @@
 """The command line: flags made from the models, one clear message and an exit code for what goes wrong. About 3 s."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_flags_arrive_as_what_they_are(runs):
     assert (config.learning_rate, config.fold, config.targets) == (0.001, 2, ("night", "sketch"))
     assert config.method_options == {"a": False, "b": 0.001, "c": "mean"}
     assert config.dtype == "bfloat16"
-    assert given == {"force": True, "log_output": False}
+    assert given == {"force": True, "wait": False, "log_output": False}
 
 
 def test_flags_go_over_a_file_and_defaults_below_it(runs, tmp_path):
@@ -99,6 +100,12 @@ def test_environment_variables_are_no_parameters(runs, monkeypatch):
         ("", "CLI subcommand is required"),
         ("data", "CLI subcommand is required {list, get, check}"),
         ("doctor --verbose", "unrecognized arguments: --verbose"),
+        ("reproduce smoke --dryrun", "unrecognized arguments: --dryrun; did you mean '--dry-run'?"),
+        ("data check toy --ful", "did you mean '--full'?"),
+        ("run --index 3", "--index takes the name of a plan and no other parameters: fsslib run laptop --index 3"),
+        ("run smoke --index 3 --seed 1", "--index takes the name of a plan and no other parameters"),
+        ("run smoke --index 7000", "smoke has the runs 0 to "),
+        ("run everything --index 0", "no plan 'everything'"),
     ],
 )
 def test_a_wrong_command_is_explained_and_ends_with_2(arguments, message, capsys, runs):
@@ -140,20 +147,63 @@ def test_a_failed_run_names_its_notebook(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "out" / "90_train_and_evaluate.failed.ipynb") in told
 
 
-def test_reproduce_carries_out_a_plan(monkeypatch, capsys):
+def test_a_task_of_a_job_array_takes_its_run_of_a_plan(runs):
+    planned = plans.Plan.load("laptop")
+    for index in (0, 3):
+        assert main(["run", "laptop", "--index", str(index)]) == 0
+        config, given = runs.pop()
+        assert config == planned.at(index)
+        assert given == {"force": False, "wait": True, "log_output": False}
+
+
+@pytest.fixture
+def carried_out(monkeypatch) -> list:
+    """Calls of `carry_out`, which carries out nothing."""
     calls = []
-    monkeypatch.setattr(plans, "carry_out", lambda plan, *, jobs: calls.append((plan.name, jobs)) or [])
-    assert main(["reproduce", "sg_one_toy", "--jobs", "2"]) == 0
-    assert calls == [("sg_one_toy", 2)]
-    assert capsys.readouterr().out == f"{plans.Plan.load('sg_one_toy').results_file}\n"
+    monkeypatch.setattr(plans, "carry_out", lambda plan, **options: calls.append((plan.name, options)) or [])
+    return calls
+
+
+def test_reproduce_carries_out_a_plan(carried_out, capsys):
+    assert main(["reproduce", "sg_one_toy", "--jobs", "2", "--profile", "cluster"]) == 0
+    assert carried_out == [("sg_one_toy", {"jobs": 2, "cores": None, "profile": Path("cluster")})]
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("sg_one_toy: 56 runs, ")
+    assert last == str(plans.Plan.load("sg_one_toy").results_file)
+
+
+def test_a_dry_run_carries_out_nothing(carried_out, capsys):
+    assert main(["reproduce", "sg_one_toy", "--dry-run"]) == 0
+    assert not carried_out
+    told = capsys.readouterr().out
+    assert told.startswith("sg_one_toy: 56 runs, ")
+    assert "  SG-One trained in underwater " in told
 
 
 def test_reproduce_tells_what_failed_and_what_does_not_exist(monkeypatch, capsys):
-    monkeypatch.setattr(plans, "carry_out", lambda plan, *, jobs: ["SG-One, toy-1: no", "SG-One, toy-2: no"])
+    monkeypatch.setattr(plans, "carry_out", lambda plan, **_: ["SG-One, toy-1: no", "SG-One, toy-2: no"])
     assert main(["reproduce", "sg_one_toy"]) == 1
     assert capsys.readouterr().err == "fsslib: 2 runs failed:\nSG-One, toy-1: no\nSG-One, toy-2: no\n"
     assert main(["reproduce", "everything"]) == 2
     assert "no plan 'everything'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run --help", "reproduce smoke --dry-run", "data list"])
+def test_a_reader_that_has_seen_enough_is_no_error(command):
+    """As `fsslib ... | head -0`: the pipe is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "fsslib.cli", *command.split()],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(cli.__file__).parents[1],
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+    )
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 141
 
 
 def test_doctor_and_data_list_are_wired(monkeypatch, capsys):

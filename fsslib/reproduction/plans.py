@@ -6,16 +6,18 @@ file.
       - {label: SG-One, method: sg_one, fold: [0, 1, 2, 3], seed: [0, 1, 2]}
 
 A list stands for its elements, and every combination is a run. `label` names the row of the table; all else are
-parameters of a run. A gathered file grows as runs end, so that nothing is lost when a plan is stopped.
+parameters of a run. Snakemake carries the runs out (`Snakefile`), here or on a cluster. A gathered file grows as runs
+end, so that nothing is lost when a plan is stopped.
 """
 
+import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,8 +27,15 @@ import yaml
 
 from fsslib import paths
 from fsslib.episodes import write_atomically
+from fsslib.reproduction import scheduler
 from fsslib.reproduction.config import ConfigError, RunConfig, parse
 from fsslib.reproduction.result import FILE, read_result
+
+PARAMETERS = "plan.json"
+LOG = "runner.log"
+
+Run = tuple[str, RunConfig]
+"""The label of a table's row, and a run of it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Plan:
     """A name, and runs with the label of the table row they belong to."""
 
     name: str
-    runs: tuple[tuple[str, RunConfig], ...]
+    runs: tuple[Run, ...]
 
     @classmethod
     def load(cls, name: str | Path) -> "Plan":
@@ -58,6 +67,18 @@ class Plan:
                 raise ConfigError(f"{path}, runs labelled {label!r}: {error}") from error
         return cls(content["name"], tuple(runs))
 
+    def order(self) -> list[Run]:
+        """Every run once, the first seeds of all rows before the second: a plan that was stopped holds whole seeds."""
+        once = {run[1].folder: run for run in reversed(self.runs)}
+        return sorted((run for run in self.runs if once[run[1].folder] is run), key=lambda run: run[1].seed)
+
+    def at(self, index: int) -> RunConfig:
+        """The run with this number in `order`, from 0, for the tasks of a job array. Raises ConfigError beyond."""
+        runs = self.order()
+        if not 0 <= index < len(runs):
+            raise ConfigError(f"{self.name} has the runs 0 to {len(runs) - 1}; found index {index}")
+        return runs[index][1]
+
     @property
     def results_file(self) -> Path:
         return paths.project_root() / "results" / f"{self.name}.json"
@@ -70,35 +91,111 @@ def expand(matrix: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(matrix, values))
 
 
-def carry_out(plan: Plan, *, jobs: int = 1) -> list[str]:
-    """Run what is not finished, `jobs` at a time with the cores shared between them; return what failed, one line each.
+def carry_out(
+    plan: Plan, *, jobs: int | None = None, cores: int | None = None, profile: Path | str | None = None
+) -> list[str]:
+    """Run what is not finished through Snakemake and return what failed, one text for each run.
 
-    Each run is a process of its own, `fsslib run` on a file of parameters. After each the results file is rewritten.
+    On this machine: `jobs` runs at a time (1 unless told) share its `cores` (all of them), and take a GPU each where
+    there are any. With a Snakemake `profile`, a folder, its executor and its resources are used instead, and `jobs`
+    only if given. A run that fails is tried once more. The results file is rewritten as runs end, seeds in their order.
+    An interrupt reaches the runs, which save checkpoints. Raises ConfigError when Snakemake could start no run at all.
     """
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    failures = []
+    waiting = _unfinished(plan)
+    left = list(waiting)
+    try:
+        if waiting:
+            with _snakemake(plan, waiting, jobs, cores, profile) as process:
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(timeout=1)
+                    for label, config in [run for run in left if _is_finished(run)]:
+                        left.remove((label, config))
+                        print(f"{len(waiting) - len(left)}/{len(waiting)}  {label}  {config.run_id}", flush=True)
+                        gather(plan)
+    finally:
+        gather(plan)
+    left = _unfinished(plan)
+    if left and not any((config.folder / LOG).exists() for _, config in waiting):
+        raise ConfigError(f"Snakemake started no run. Its last words:\n{_last_lines(_notes(plan) / LOG, 15)}")
+    return [f"{label}, {config.run_id}: {_last_lines(config.folder / LOG, 3)}" for label, config in left]
 
-    def one(label: str, config: RunConfig) -> str | None:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        parameters = config.folder / "plan.yaml"
-        write_atomically(parameters, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        command = [sys.executable, "-m", "fsslib.cli", "run", str(parameters)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.project_root())
-        return None if done.returncode == 0 else f"{label}, {config.run_id}: {done.stderr.strip()}"
 
-    waiting = [run for run in plan.runs if not (run[1].folder / FILE).exists()]
-    print(f"{plan.name}: {len(plan.runs) - len(waiting)} of {len(plan.runs)} runs are there", flush=True)
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(one, *run): run for run in waiting}
-        for number, future in enumerate(as_completed(futures), start=1):
-            label, config = futures[future]
-            if problem := future.result():
-                failures.append(problem)
-            print(f"{number}/{len(waiting)}  {label}  {config.run_id}  {'failed' if problem else 'done'}", flush=True)
-            gather(plan)
-    gather(plan)
-    return failures
+def _is_finished(run: Run) -> bool:
+    return (run[1].folder / FILE).exists()
+
+
+def _unfinished(plan: Plan) -> list[Run]:
+    return [run for run in plan.order() if not _is_finished(run)]
+
+
+@contextlib.contextmanager
+def _snakemake(
+    plan: Plan, waiting: Sequence[Run], jobs: int | None, cores: int | None, profile: Path | str | None
+) -> Iterator[subprocess.Popen]:
+    """Snakemake at work on a plan, in a process group of its own; what interrupts this process interrupts the group."""
+    from fsslib.reproduction.run import sigterm_interrupts
+
+    root, gpus, jobs_here = paths.project_root(), _gpus(), jobs or 1
+    cores_here = cores or os.cpu_count() or 1
+    runs = {}
+    for number, (_, config) in enumerate(reversed(plan.order())):
+        folder = config.folder
+        short = folder.relative_to(root / "runs") if folder.is_relative_to(root / "runs") else folder
+        wants_gpu = config.device == "cuda" or (config.device == "auto" and gpus and not profile)
+        # Where there is no GPU, a run that wants one is to say so itself.
+        gpu = int(bool(wants_gpu and (gpus or profile)))
+        runs[str(short)] = {"parameters": str(folder / PARAMETERS), "priority": number, "gpu": gpu}
+    for _, config in waiting:
+        (config.folder / LOG).unlink(missing_ok=True)
+        write_atomically(config.folder / PARAMETERS, json.dumps(config.model_dump(mode="json"), indent=1))
+    threads = 1 if profile else max(1, cores_here // jobs_here)
+    content = {"runs": runs, "threads": threads, "root": str(root)}
+    write_atomically(_notes(plan) / "snakemake.json", json.dumps(content, indent=1))
+
+    snakefile = resources.files("fsslib.reproduction") / "Snakefile"
+    command = [sys.executable, "-m", "fsslib.reproduction.scheduler", "--snakefile", str(snakefile)]
+    command += ["--directory", str(root / "runs"), "--configfile", str(_notes(plan) / "snakemake.json")]
+    # A result.json is whole whenever it is there, and every run has its own lock: what Snakemake would do about half
+    # files, changed code and its own lock stays off.
+    command += ["--keep-going", "--rerun-triggers", "mtime", "--ignore-incomplete", "--drop-metadata", "--nolock"]
+    command += ["--scheduler", "greedy", "--nocolor"]
+    if profile:
+        command += ["--profile", str(Path(profile).absolute()), *(["--jobs", str(jobs)] if jobs else [])]
+    else:
+        command += ["--cores", str(threads * jobs_here), "--resources", f"gpu={len(gpus)}"]
+    environment = os.environ | {scheduler.PARENT: str(os.getpid())}
+    if gpus and not profile:
+        environment["FSSLIB_GPUS"] = ",".join(gpus)
+    with sigterm_interrupts(), (_notes(plan) / LOG).open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=root, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None or process.returncode < 0:  # else it has ended, and all runs with it
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGINT)
+                process.wait()
+
+
+def _notes(plan: Plan) -> Path:
+    """Where Snakemake's input and words go."""
+    return paths.project_root() / "runs" / ".plans" / plan.name
+
+
+def _gpus() -> list[str]:
+    """The GPUs of this machine that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _last_lines(path: Path, count: int) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return "\n".join([line for line in lines if line.strip()][-count:]) or f"it was not started; see {path.parent}"
 
 
 def gather(plan: Plan) -> Path:

@@ -8,13 +8,15 @@ first, gets typed values, and a run counts as done only when papermill returned,
 
 import ast
 import contextlib
+import json
 import os
 import platform
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ import filelock
 import yaml
 
 from fsslib import paths
-from fsslib.episodes import write_atomically
 from fsslib.reproduction import result
 from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
 
@@ -53,6 +54,12 @@ NOTEBOOK = "90_train_and_evaluate.ipynb"
 CONFIG = "run-config.yaml"
 CHECKPOINT = "checkpoint.pt"
 
+KERNEL_SECONDS = 2.0
+"""How long the kernel of a runner that was killed may go on: it looks for its parent once a second."""
+
+AT_THE_END = "__import__('atexit').register(__import__('os')._exit, 0)"
+"""Without it the kernel of a finished run, for which everybody waits, takes torch to pieces for over a second."""
+
 
 class RunError(RuntimeError):
     """A run that did not succeed, or could not be started. `notebook` is its executed copy where there is one."""
@@ -79,7 +86,10 @@ class ThisPython(AsyncKernelManager):
         search = [*checkout, *filter(None, [os.environ.get("PYTHONPATH")])]
         return KernelSpec(
             # ipykernel warns of unencrypted local connections at every start, and of sockets at an interrupted end.
-            argv=[sys.executable, "-m", "ipykernel_launcher", "--IPKernelApp.log_level=50", "-f", "{connection_file}"],
+            argv=[
+                *(sys.executable, "-m", "ipykernel_launcher", "--IPKernelApp.log_level=50"),
+                *(f"--IPKernelApp.exec_lines={AT_THE_END}", "-f", "{connection_file}"),
+            ],
             # An inherited MPLBACKEND would leave notebooks without pictures.
             env={"PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
             name="python3",
@@ -101,13 +111,19 @@ def execute_notebook(source: Path, target: Path, **options: Any) -> nbformat.Not
 
 
 def run(
-    config: RunConfig, *, force: bool = False, log_output: bool = False, notebook: Path | str | None = None
+    config: RunConfig,
+    *,
+    force: bool = False,
+    wait: bool = False,
+    log_output: bool = False,
+    notebook: Path | str | None = None,
 ) -> Path:
     """Execute the training notebook with these parameters and return the path of its `result.json`.
 
     All files go to `config.folder`. A run that is finished there is not repeated; one that was interrupted goes on from
-    its checkpoint; `force` starts it afresh. `log_output` shows what the notebook prints while it runs. `notebook`
-    names another notebook with the same parameters than the shipped one.
+    its checkpoint; `force` starts it afresh. Where another process is at this run, `wait` waits for it to end and does
+    what is left, most often nothing. `log_output` shows what the notebook prints while it runs. `notebook` names
+    another notebook with the same parameters than the shipped one.
 
     Raises RunError when the notebook does not take exactly the config's parameters, the folder cannot be written,
     belongs to another config or is in use, and when the run fails: its notebook is then kept as `*.failed.ipynb`, with
@@ -117,15 +133,17 @@ def run(
     check_notebook(notebook)
     folder = config.folder.absolute()
     _check_writable(folder)
-    with _only_runner_in(folder):
+    with _only_runner_in(folder, wait):
         if force:
             _remove_files_of_a_run(folder, notebook)
         _check_belongs_to(folder, config)
         if (folder / result.FILE).exists():
+            _keep_last_notebook(folder, notebook)
             return folder / result.FILE
         stated = config.model_dump(mode="json", exclude={"output"})
-        write_atomically(folder / CONFIG, yaml.safe_dump(stated, sort_keys=False))
-        with _sigterm_interrupts():
+        (folder / f"{CONFIG}.new").write_text(yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
+        os.replace(folder / f"{CONFIG}.new", folder / CONFIG)
+        with sigterm_interrupts():
             _execute(config, notebook, folder, log_output)
     return folder / result.FILE
 
@@ -203,7 +221,7 @@ def _missing_for_success(executed: nbformat.NotebookNode, folder: Path, config: 
         return "The notebook stopped before its end."
     if not (folder / result.FILE).exists():
         return f"The notebook ended without writing {result.FILE}: its last cell must call write_result."
-    if result.config_of(folder / result.FILE).sha256 != config.sha256:
+    if _unchecked(result.read_result(folder / result.FILE)["config"]).sha256 != config.sha256:
         return f"{result.FILE} was written for other parameters than the run's."
     return None
 
@@ -266,16 +284,25 @@ def _copies(folder: Path, notebook: Path) -> tuple[Path, Path, Path]:
     return done, done.with_suffix(".partial.ipynb"), done.with_suffix(".failed.ipynb")
 
 
+def _keep_last_notebook(folder: Path, notebook: Path) -> None:
+    """The notebook of a run that was killed after its last cell: the copy that papermill saved last."""
+    done, partial, _ = _copies(folder, notebook)
+    if partial.exists() and not done.exists():
+        os.replace(partial, done)
+
+
 @contextlib.contextmanager
-def _only_runner_in(folder: Path) -> Iterator[None]:
+def _only_runner_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
-    lock, owner = filelock.FileLock(folder / ".lock", timeout=0), folder / ".runner"
+    lock, owner = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0), folder / ".runner"
     try:
         lock.acquire()
     except filelock.Timeout as error:
         who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
         raise RunError(f"{folder} is in use by {who}. Wait for it, or choose another output.") from error
     try:
+        if owner.exists():  # Its runner was killed, and its kernel may not have noticed yet.
+            time.sleep(KERNEL_SECONDS)
         owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
@@ -284,7 +311,7 @@ def _only_runner_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """Treat SIGTERM, which batch systems send before they kill, as Ctrl-C: time enough for a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -303,3 +330,45 @@ def _sigterm_interrupts() -> Iterator[None]:
 def _plain(path: Path) -> str:
     """The path for papermill, which would read braces in it as placeholders."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def main(file: str) -> int:
+    """`python -m fsslib.reproduction.run FILE`: one run of a plan that `fsslib reproduce` carries out.
+
+    The parameters in FILE were checked when it was written, and the notebook checks them again; not to do so here
+    spares every run the seconds in which torch is imported.
+    """
+    gpu = _a_gpu_of_its_own()  # kept to the end of this process: it is the lock
+    try:
+        config = _unchecked(json.loads(Path(file).read_text(encoding="utf-8")))
+        run(config, wait=True)
+    except (RunError, RunInterrupted) as error:
+        print(error, file=sys.stderr)
+        return 1 if isinstance(error, RunError) else 130
+    finally:
+        if gpu:
+            gpu.release()
+    return 0
+
+
+def _unchecked(values: Mapping[str, Any]) -> RunConfig:
+    """A config from the JSON of one that was checked before."""
+    return RunConfig.model_construct(**values | {"targets": tuple(values["targets"])})
+
+
+def _a_gpu_of_its_own() -> filelock.BaseFileLock | None:
+    """Where FSSLIB_GPUS names several GPUs of this machine, show the kernel one that no other run has; its lock."""
+    names = [name for name in os.environ.get("FSSLIB_GPUS", "").split(",") if name]
+    while len(names) > 1:
+        for name in names:
+            lock = filelock.FileLock(Path(tempfile.gettempdir(), f"fsslib-gpu-{name}.lock"), timeout=0)
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire()
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                return lock
+        time.sleep(1)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
