@@ -1,4 +1,4 @@
-"""The command line: flags made from the models, one clear message and an exit code for what goes wrong. About 3 s."""
+"""The command line: flags made from the models, one clear message and an exit code for what goes wrong. 20 s."""
 
 import os
 import subprocess

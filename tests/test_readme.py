@@ -1,4 +1,4 @@
-"""What README tells people to type: commands, the YAML file, the Python lines, and links. About 3 s."""
+"""What README and docs/ tell people to type: commands, the YAML file, the Python lines, and links. About 3 s."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from fsslib.reproduction.config import parse
 from tests.data.voc_fixture import add_image, add_list
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, DATA = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/data.md"))
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -60,7 +60,7 @@ def test_every_other_command_exists(capsys):
 
 
 def test_the_python_lines_run(capsys):
-    code, _ = blocks("python")
+    (code,) = blocks("python")
     assert 'fss.Recipe.load("sg_one")' in code
     code = code.replace('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)').replace(
         "200", "10"
@@ -76,16 +76,30 @@ def test_the_lines_about_frozen_episodes_run(tmp_path, monkeypatch):
         add_image(tmp_path, image_id, [(row.classes[0], (5, 5, 30, 30))])
     add_list(tmp_path, "val", ids)
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
-    _, code = blocks("python")
+    (code,) = blocks("python", DATA)
     exec(compile(code, "README.md", "exec"), namespace := {})
     (episode,) = namespace["exam"].batches(1)
     assert episode.class_ids.tolist() == [list(row.classes)]
     assert episode.query_labels.any()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_linked_file_is_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
+    for target in targets:
+        file, _, heading = target.partition("#")
+        linked = (ROOT / page).parent / file if file else ROOT / page
+        assert linked.exists(), target
+        if heading:
+            assert heading in headings(linked), target
     assert targets or page != "README.md"
+
+
+def headings(page: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]

@@ -39,6 +39,9 @@ class Method(nn.Module):
     adapts: bool = False
     """Whether its batches are images with a fixed list of classes, from two domains, in place of episodes."""
 
+    encodes_alike: bool = True
+    """Whether `encode` gives the same for the same image in evaluation mode, so that `evaluate` may keep it."""
+
     compute_dtype: torch.dtype = torch.float32
     """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""
 
@@ -103,6 +106,10 @@ class Method(nn.Module):
     def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
         """Logits from encoded supports [B, N, K, ...] and queries [B, ...]; equals `forward` on the same episode."""
         raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
+
+    def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
+        """`predict` from what `encode` gave. A method that overrides the one overrides the other."""
+        return prediction_from_scores(self.decode(support, query).float())
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
         if self.compute_dtype == torch.float32:

@@ -87,11 +87,13 @@ class HSNet(Method):
         After a vote the scores are 1 for what won and 0 for the rest.
         """
         with torch.no_grad(), self.autocast(episode.query_images.device):
-            support, query = self._encode_both(episode)
-            if episode.ways > 1 or episode.shots == 1:
-                return prediction_from_scores(self.decode(support, query).float())
-            votes = self.answers(support, query)[:, 0].argmax(2)
-        foreground = merge_shots(votes, rule="vote")
+            return self.predict_encoded(*self._encode_both(episode))
+
+    def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
+        ways, shots = support["level0"].shape[1:3]
+        if ways > 1 or shots == 1:
+            return super().predict_encoded(support, query)
+        foreground = merge_shots(self.answers(support, query)[:, 0].argmax(2), rule="vote")
         return prediction_from_scores(torch.stack([1 - foreground, foreground], 1).float())
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:

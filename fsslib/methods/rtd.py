@@ -108,6 +108,7 @@ class RememberTheDifference(PrototypeNetwork):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is the share of the own style, 0 to 1; found {alpha}.")
         self.contrast, self.source, self.target, self.positive = contrast, source, target, positive
+        self.encodes_alike = target != "random"
         self.alpha, self.contrast_temperature = alpha, contrast_temperature
         self.contrast_weight, self.orthogonality_weight = contrast_weight, orthogonality_weight
         self.memory_after = memory_after or backbone.first_stage

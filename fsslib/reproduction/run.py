@@ -303,6 +303,8 @@ def _only_runner_in(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         if owner.exists():  # Its runner was killed, and its kernel may not have noticed yet.
             time.sleep(KERNEL_SECONDS)
+            for half_written in folder.glob(f".{CHECKPOINT}.*"):
+                half_written.unlink(missing_ok=True)
         owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:

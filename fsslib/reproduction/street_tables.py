@@ -59,7 +59,7 @@ def pixda_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
 def camvid_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
     """PixDA from CamVid by day to CamVid at dusk; the row with all labels of dusk is the ceiling."""
     return _scores(
-        _one_dusk(runs),
+        one_dusk(runs),
         _street_columns("day", "dusk"),
         "CamVid, PixDA from day to dusk, mIoU",
         "ResNet-18 to layer3 with ImageNet weights and fixed batch norms, 120 x 160 pixels, 150 steps. K = 5 labelled "
@@ -75,7 +75,7 @@ def camvid_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
     pairs = [("joint", "source only"), (ceiling, "joint"), ("A", "joint"), ("A*S*B", "joint"), ("A*S*B", "A")]
     pairs += [(f"A*S*B + {way}", other) for way, other in (("fine-tuning", "A*S*B"), ("distillation", "A*S*B"))]
     pairs.append(("A*S*B + distillation", "A*S*B + fine-tuning"))
-    return differences(_one_dusk(runs), pairs, _street_columns("day", "dusk"))
+    return differences(one_dusk(runs), pairs, _street_columns("day", "dusk"))
 
 
 def from_streets_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -96,7 +96,7 @@ def _scores(runs: Sequence[Mapping[str, Any]], columns: Mapping[str, Measure], t
     return Table(title, ("", "runs", *columns), rows, f"{note} {circumstances(runs)}")
 
 
-def _one_dusk(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def one_dusk(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The runs with the ceiling's target under the name of the others': the test images are the same."""
     return [
         dict(run) | {"scores": {domain.removesuffix("_all"): score for domain, score in run["scores"].items()}}

@@ -27,8 +27,10 @@ class Table:
     note: str
 
     def markdown(self) -> str:
-        lines = [self.head, ["---"] + ["---:"] * (len(self.head) - 1), *self.rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        columns = ([row[n] for row in self.rows] for n in range(len(self.head)))
+        numbers = [all(c[:1] in "+-–0123456789" and ": " not in c for c in column) for column in columns]
+        lines = [self.head, ["---:" if number else "---" for number in numbers], *self.rows]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("*", r"\*")  # A*S*B is no emphasis
         return f"**{self.title}**\n\n{body}\n\n{self.note}"
 
     def html(self) -> str:
@@ -37,8 +39,8 @@ class Table:
 
         body = "".join(row(cells, "td") for cells in self.rows)
         return (
-            f"<figure class='table'><table><caption>{html.escape(self.title)}</caption>"
-            f"<thead>{row(self.head, 'th')}</thead><tbody>{body}</tbody></table>"
+            f"<figure class='table'><h3>{html.escape(self.title)}</h3>"
+            f"<table><thead>{row(self.head, 'th')}</thead><tbody>{body}</tbody></table>"
             f"<figcaption>{html.escape(self.note)}</figcaption></figure>"
         )
 

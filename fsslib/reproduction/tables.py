@@ -1,11 +1,10 @@
 """The tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them
-into README.
+into README and the pages of docs/.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +12,13 @@ import yaml
 from fsslib import paths
 from fsslib.data.catalogue import CATALOGUE
 from fsslib.episodes import write_atomically
+from fsslib.reproduction.claims import claims_summary
+from fsslib.reproduction.method_tables import (
+    baseline_differences,
+    baseline_scores,
+    laptop_scores,
+    laptop_street_scores,
+)
 from fsslib.reproduction.plans import read_rows
 from fsslib.reproduction.street_tables import (
     camvid_differences,
@@ -168,6 +174,8 @@ def untrained_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
 TABLES = {
     "sg_one_toy": (toy_scores, toy_differences),
     "sg_one_voc": (voc_scores,),
+    "laptop": (laptop_scores, laptop_street_scores),
+    "baselines_toy": (baseline_scores, baseline_differences),
     "rtd_ablation_toy": (rtd_scores, rtd_differences),
     "rtd_ablation_real": (rtd_real_scores, rtd_real_differences),
     "pixda_ladder_toy": (pixda_scores, pixda_differences),
@@ -198,9 +206,35 @@ def bench() -> Table:
         "How much faster the second way is",
         ("", "compared", "speed ratio", "wanted", "peak memory ratio"),
         tuple(rows),
-        f"Median and range of the turns the two took in one run. Toy images drawn a second at 64 x 64 by "
+        f"Median and range of the turns the two took in one run; memory is what the work takes beyond what its process "
+        f"held before. Toy images drawn a second at 64 x 64 by "
         f"{found['cores']} processes: {rates}. {found['cores']} cores of {found['processor']}, "
         f"{'with' if found['bf16_instructions'] else 'without'} bfloat16 instructions; "
+        f"torch {found['versions']['torch']}.",
+    )
+
+
+def networks() -> Table:
+    """What an answer of each method costs, by `make bench`."""
+    found = json.loads((paths.shipped("results") / "bench.json").read_text(encoding="utf-8"))
+    rows = [
+        (
+            row["title"],
+            row["backbone"],
+            f"{row['learnable'] / 1e6:.2f} of {row['parameters'] / 1e6:.2f}",
+            f"{row['macs'] / 1e9:.1f}",
+            f"{row['per_second']:.2f}",
+            "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.2f}",
+        )
+        for row in found["networks"]
+    ]
+    return Table(
+        f"What an answer costs at {found['network_size']} pixels",
+        ("", "backbone", "million parameters that learn", "billion multiplications", "answers a second", "GiB held"),
+        tuple(rows),
+        "One 1-way 1-shot episode at a time, two images; PixDA segments one image and needs no support. "
+        "Multiplications are those of convolutions and matrix products, each with an addition. In float32; memory is "
+        f"the whole process's at its peak. {found['cores']} cores of {found['processor']}; "
         f"torch {found['versions']['torch']}.",
     )
 
@@ -213,7 +247,7 @@ def tables() -> dict[str, list[Table]]:
         if path.is_file() and (runs := read_rows(path)):
             found[name] = [make(runs) for make in makers]
     if (paths.shipped("results") / "bench.json").is_file():
-        found["bench"] = [bench()]
+        found["bench"] = [bench(), networks()]
     return found
 
 
@@ -230,7 +264,7 @@ def notebook_index() -> str:
     for row in rows:
         link = f"[{row['file'].removesuffix('.ipynb').replace('_', ' ')}](notebooks/{row['file']})"
         before = ", ".join(str(p).removesuffix(".ipynb")[:2] for p in row["prerequisites"]) or "–"
-        cells = (link, row["kind"], row["minutes"], ", ".join(row["datasets"]), before)
+        cells = (link, row["kind"], row["minutes"], ", ".join(row["datasets"]) or "–", before)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -245,29 +279,37 @@ def data_sets() -> str:
     return "\n".join(lines)
 
 
-def fill(text: str, parts: Mapping[str, str]) -> str:
-    """`text` with what stands between `<!-- generated:NAME -->` and `<!-- end generated -->` replaced by the named
-    parts.
-
-    Raises ValueError for a part the text has no place for, and for a place without a part.
-    """
-    places = re.findall(r"<!-- generated:(\w+) -->", text)
-    if sorted(places) != sorted(parts):
-        raise ValueError(f"The text has places for {places}, the parts are {list(parts)}.")
-    for name, part in parts.items():
-        pattern = rf"(<!-- generated:{name} -->\n).*?(<!-- end generated -->)"
-        text = re.sub(pattern, lambda m, part=part: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL)
-    return text
-
-
-def readme_parts() -> dict[str, str]:
-    """What README is filled with: the notebook index, the data sets and the tables of each plan."""
-    return {"notebooks": notebook_index(), "data": data_sets()} | {
+def parts() -> dict[str, str]:
+    """What the pages are filled with: the notebook index, the data sets, the claims and the tables of each plan."""
+    return {"notebooks": notebook_index(), "data": data_sets(), "claims": claims_summary().markdown()} | {
         name: "\n\n".join(table.markdown() for table in group) for name, group in tables().items()
     }
 
 
+PAGES = ("README.md", "docs/results.md", "docs/data.md")
+
+
+def fill(pages: Mapping[str, str], parts: Mapping[str, str]) -> dict[str, str]:
+    """The pages with the named part between each `<!-- generated:NAME -->` and `<!-- end generated -->`.
+
+    Raises ValueError unless every part has one place in all pages together, and every place its part.
+    """
+    places = [name for text in pages.values() for name in re.findall(r"<!-- generated:(\w+) -->", text)]
+    if sorted(places) != sorted(parts):
+        raise ValueError(f"{', '.join(pages)} have places for {places}, the parts are {list(parts)}.")
+    pattern = r"(<!-- generated:(\w+) -->\n).*?(<!-- end generated -->)"
+    return {
+        page: re.sub(pattern, lambda found: f"{found[1]}{parts[found[2]]}\n{found[3]}", text, flags=re.DOTALL)
+        for page, text in pages.items()
+    }
+
+
+def read_pages() -> dict[str, str]:
+    """The pages that hold generated parts, as they are."""
+    return {page: (paths.project_root() / page).read_text(encoding="utf-8") for page in PAGES}
+
+
 if __name__ == "__main__":
-    readme = Path(paths.project_root()) / "README.md"
-    write_atomically(readme, fill(readme.read_text(encoding="utf-8"), readme_parts()))
-    print(f"{readme}: filled from results/, notebooks/index.yml and the catalogue of data sets")
+    for page, text in fill(read_pages(), parts()).items():
+        write_atomically(paths.project_root() / page, text)
+    print(f"{', '.join(PAGES)}: filled from results/, notebooks/index.yml and the catalogue of data sets")

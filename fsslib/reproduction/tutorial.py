@@ -1,4 +1,4 @@
-"""`fsslib tutorial`: run every lesson, train once at laptop scale, and write `report/index.html`.
+"""`fsslib tutorial`: run every lesson, train once at laptop scale, judge the claims, and write `report/index.html`.
 
 What is up to date is not repeated. Beside each executed notebook lies a `.key`, the hash of all that it was made from:
 its own cells, fsslib's code, the files shipped with fsslib, the versions of the libraries, and where real data lie.
@@ -7,6 +7,7 @@ its own cells, fsslib's code, the files shipped with fsslib, the versions of the
 import datetime
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from fsslib import paths
 from fsslib.reproduction import environment, pages, result
+from fsslib.reproduction.claims import judge, load_claims
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.run import NOTEBOOK, RunError, execute_notebook, run
 from fsslib.reproduction.tables import html_tables
@@ -37,8 +39,14 @@ def main() -> int:
     report = paths.project_root() / "report"
     (report / "notebooks").mkdir(parents=True, exist_ok=True)
     made_from = _hash_of_surroundings()
-    lessons = [_lesson(file, report / "notebooks", made_from) for file in teaching_notebooks()]
-    jobs = [*lessons, _training(report / "run", made_from)]
+    folder, reports = report / "notebooks", notebooks_of("report")
+    lessons = [_lesson(file, folder, made_from) for file in notebooks_of("teach")]
+    after = _hash([made_from, *_runs()])
+    jobs = [
+        *lessons,
+        _training(report / "run", made_from),
+        *(_lesson(file, folder, after, here=folder) for file in reports),
+    ]
     cards, width = [], max(len(name) for name, _ in jobs)
     style = "{bar:24} {n_fmt}/{total_fmt}  {elapsed}  {desc}"
     with tqdm(jobs, bar_format=style, leave=False, disable=not sys.stderr.isatty()) as bar:
@@ -48,7 +56,7 @@ def main() -> int:
             cards.append(card)
             outcome = "up to date" if not fresh else "done" if card.seconds is None else pages.duration(card.seconds)
             outcome = f"FAILED: {card.problem}" if card.problem else outcome
-            tqdm.write(f"{number}/{len(jobs)}  {name:{width}}  {outcome}")
+            tqdm.write(f"{number:{len(str(len(jobs)))}}/{len(jobs)}  {name:{width}}  {outcome}")
             if card.problem and card.executed.exists():
                 tqdm.write(f"     as far as it came: {card.executed}")
 
@@ -56,9 +64,11 @@ def main() -> int:
     run_result = report / "run" / result.FILE
     pages.write_index(
         index,
-        lessons=cards[:-1],
-        run=cards[-1],
+        lessons=cards[: len(lessons)],
+        run=cards[len(lessons)],
+        results=cards[len(lessons) + 1 :],
         scores=result.read_result(run_result)["scores"] if run_result.exists() else {},
+        claims=pages.claims_html([line for claim in load_claims() for line in judge(claim)]),
         tables=html_tables(),
         made_with=_made_with(),
     )
@@ -69,18 +79,19 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def teaching_notebooks() -> list[str]:
-    """The files that `index.yml` calls teaching notebooks, in its order."""
+def notebooks_of(kind: str) -> list[str]:
+    """The files of this kind (teach, train or report) in `index.yml`, in its order."""
     index = paths.shipped("notebooks") / "index.yml"
     rows = yaml.safe_load(index.read_text(encoding="utf-8"))["notebooks"]
-    return [row["file"] for row in rows if row["kind"] == "teach"]
+    return [row["file"] for row in rows if row["kind"] == kind]
 
 
 Job = tuple[str, Callable[[], tuple[pages.Card, bool]]]
 """What is shown while it runs, and the work: a card, and whether the notebook ran (or was up to date)."""
 
 
-def _lesson(file: str, folder: Path, made_from: str) -> Job:
+def _lesson(file: str, folder: Path, made_from: str, here: Path | None = None) -> Job:
+    """Execute a notebook; `here` is told to those that link to files, which are the reports."""
     source, executed = paths.shipped("notebooks") / file, folder / file
 
     def job() -> tuple[pages.Card, bool]:
@@ -91,7 +102,12 @@ def _lesson(file: str, folder: Path, made_from: str) -> Job:
         problem = None
         try:
             execute_notebook(
-                source, executed, cwd=str(source.parent), progress_bar=False, execution_timeout=CELL_SECONDS
+                source,
+                executed,
+                parameters={"here": here.relative_to(paths.project_root()).as_posix()} if here else {},
+                cwd=str(paths.project_root() if here else source.parent),
+                progress_bar=False,
+                execution_timeout=CELL_SECONDS,
             )
         except PapermillExecutionError as error:
             problem = f"cell [{error.exec_count}] ended with {error.ename}: {error.evalue}"
@@ -126,10 +142,32 @@ def _training(folder: Path, made_from: str) -> Job:
 
 def _finish(source: Path, executed: Path, key: str, problem: str | None) -> pages.Card:
     if executed.exists():
-        pages.write_notebook_page(executed, index="../index.html")
+        pages.write_notebook_page(executed, index="../index.html", links=_links(executed))
     if problem is None:
         _key_file(executed).write_text(key, encoding="utf-8")
     return pages.Card(source, executed, problem)
+
+
+def _links(executed: Path) -> dict[str, str]:
+    """Where the pages of the notebooks are that this one links to; those of executed runs are written for it."""
+    found = {
+        file: f"../notebooks/{Path(file).stem}.html" for kind in ("teach", "report") for file in notebooks_of(kind)
+    }
+    found[NOTEBOOK] = f"../run/{Path(NOTEBOOK).stem}.html"
+    for target in re.findall(r"\]\(([^)#]+\.ipynb)\)", executed.read_text(encoding="utf-8")):
+        run_notebook = executed.parent / target
+        if target not in found and run_notebook.is_file():
+            page = paths.project_root() / "report" / "runs" / f"{run_notebook.parent.name}.html"
+            pages.write_notebook_page(run_notebook, index="../index.html", page=page)
+            found[target] = f"../runs/{page.name}"
+    return found
+
+
+def _runs() -> list[str]:
+    """The finished runs on this machine and when they ended, and the results files of somebody without a checkout."""
+    root = paths.project_root()
+    found = sorted([*root.glob("runs/*/result.json"), *root.glob("results/*.json")])
+    return [f"{path} {path.stat().st_mtime_ns}" for path in found]
 
 
 def _is_up_to_date(executed: Path, key: str) -> bool:

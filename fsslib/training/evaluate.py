@@ -1,6 +1,7 @@
 """Scoring a method on frozen episodes under a named protocol."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fsslib.data.streams import ImageSet
-from fsslib.episodes import VOID, Episode, EpisodeSet
+from fsslib.episodes import VOID, Episode, EpisodeRow, EpisodeSet
 from fsslib.methods.base import Method, Prediction
 from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
 
@@ -23,6 +24,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     batch_size: int = 25,
+    keep_bytes: int = 2**30,
     progress: bool = False,
 ) -> FewShotMeter | SegmentationMeter:
     """The pixel counts of `method` on all episodes of a manifest, or images of a set; `.compute()` makes scores of
@@ -30,6 +32,11 @@ def evaluate(
 
     The method is in eval mode meanwhile and gets its mode back. The result does not depend on `batch_size`. Protocol
     "original" needs episodes that carry `query_originals`, and one whose method gives scores.
+
+    A manifest that shows images again is answered without running the backbone on them again, where the method splits
+    into `encode` and `decode`: what was encoded is kept on `device`, at most `keep_bytes` of supports and as many of
+    queries, until it is used for the last time. Answers are equal up to rounding. Where that spares less than a tenth
+    of the images, or `keep_bytes` is 0, each episode is answered as a whole.
     """
     rule = protocol_named(protocol)
     if isinstance(episodes, ImageSet):
@@ -39,12 +46,16 @@ def evaluate(
     was_training = method.training
     method.to(device).eval()
     method.compute_dtype = dtype
+    predict: Callable[[Any], Prediction] = method.predict
+    if keep_bytes and isinstance(episodes, EpisodeSet) and _splits(method):
+        reusing = _Reusing(method, episodes.manifest.rows, keep_bytes)
+        predict = reusing.predict if reusing.spared >= 0.1 else predict
     try:
         batches = episodes.batches(batch_size)
         for episode in tqdm(batches, total=-(-len(episodes) // batch_size), leave=False, disable=not progress):
             episode = episode.to(device)
             with torch.inference_mode():
-                prediction = method.predict(episode)
+                prediction = predict(episode)
             if isinstance(meter, SegmentationMeter):
                 meter.update(prediction.labels, episode.labels)
             elif rule.labels_at == "input":
@@ -55,6 +66,88 @@ def evaluate(
     finally:
         method.train(was_training)
     return meter
+
+
+class _Reusing:
+    """Predictions for the rows of a manifest, in their order, that encode an image once as long as there is room."""
+
+    def __init__(self, method: Method, rows: Sequence[EpisodeRow], room: int):
+        self._method, self._rows, self._done = method, rows, 0
+        self._supports = _Kept([key for row in rows for key in _support_keys(row)], room)
+        self._queries = _Kept([row.query for row in rows], room)
+
+    @property
+    def spared(self) -> float:
+        """The share of images that need no encoding, if there is room."""
+        return 1 - (self._supports.distinct + self._queries.distinct) / (self._supports.asked + self._queries.asked)
+
+    def predict(self, episode: Episode) -> Prediction:
+        rows = self._rows[self._done : self._done + len(episode)]
+        self._done += len(rows)
+        lead = episode.support_masks.shape[:3]
+        with self._method.autocast(episode.query_images.device):
+            support = self._supports.encoded(
+                self._method,
+                [key for row in rows for key in _support_keys(row)],
+                episode.support_images.flatten(0, 2),
+                episode.support_masks.flatten(0, 2),
+            )
+            query = self._queries.encoded(self._method, [row.query for row in rows], episode.query_images)
+            return self._method.predict_encoded({k: v.unflatten(0, lead) for k, v in support.items()}, query)
+
+
+class _Kept:
+    """What `encode` gave for images by name, those that will be asked for again.
+
+    When the room is full, no more is kept: with images that come round in turn, whatever were thrown out would be asked
+    for next.
+    """
+
+    def __init__(self, keys: Sequence[Hashable], room: int):
+        self._uses, self._room = Counter(keys), room
+        self._kept: dict[Hashable, dict[str, Tensor]] = {}
+        self.asked, self.distinct = len(keys), len(self._uses)
+
+    def encoded(self, method: Method, keys: Sequence[Hashable], *inputs: Tensor) -> dict[str, Tensor]:
+        """`method.encode` of images, or images and masks, of these names."""
+        new = {key: place for place, key in enumerate(keys) if key not in self._kept}
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        made: dict[str, Tensor] = {}
+        if new:
+            made = method.encode(*(tensor[list(new.values())] for tensor in inputs))
+            found |= {key: {name: values[i] for name, values in made.items()} for i, key in enumerate(new)}
+        self._uses.subtract(keys)
+        for key, values in found.items():
+            size = sum(tensor.nbytes for tensor in values.values())
+            if not self._uses[key]:
+                self._room += size if self._kept.pop(key, None) else 0
+            elif key in new and size <= self._room:
+                # A copy: a row of a batch would keep all of the batch.
+                self._kept[key] = {name: tensor.clone() for name, tensor in values.items()}
+                self._room -= size
+        if list(new) == list(keys):
+            return made
+        return {name: torch.stack([found[key][name] for key in keys]) for name in found[keys[0]]}
+
+
+def _support_keys(row: EpisodeRow) -> list[tuple[str, int]]:
+    """A support is an image with the mask of a class."""
+    return [(image, number) for number, way in zip(row.classes, row.supports) for image in way]
+
+
+def _splits(method: Method) -> bool:
+    """Whether `encode` and `decode` answer as `predict` does: no class overrides the whole and not its parts."""
+    classes = type(method).__mro__
+
+    def definer(name: str) -> int:
+        return next(place for place, owner in enumerate(classes) if name in vars(owner))
+
+    return (
+        method.encodes_alike
+        and classes[definer("decode")] is not Method
+        and definer("decode") <= definer("forward")
+        and definer("predict_encoded") <= definer("predict")
+    )
 
 
 def _at_original_size(prediction: Prediction, episode: Episode) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -2,12 +2,13 @@
 
 A case compares two ways of doing the same thing. They take turns in one run, so that whatever else the machine does
 meets both, and the figure to read is the ratio: the median over the turns. Memory is that of a process of its own which
-does one of the two and nothing else.
+does one of the two and nothing else: what the work takes at its peak beyond what was held before (Linux only).
 """
 
 import atexit
 import json
 import multiprocessing
+import re
 import shutil
 import statistics
 import sys
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,12 @@ from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
 from fsslib.data.images import ImageClasses, LabelledImageSet, read_image, read_label_map
 from fsslib.data.toyworld import DOMAINS, ToyWorld
-from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, write_atomically
+from fsslib.episodes import write_atomically
 from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
-from fsslib.training.evaluate import evaluate
 from fsslib.training.recipe import Recipe
-
-Work = Callable[[], object]
+from tests.benchmarks.evaluating import Evaluating, Repeating, Squeezing, Work
+from tests.benchmarks.networks import costs
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,12 @@ def _peak_of(case: Case, index: int) -> int | None:
 
 
 def _run_alone(case: Case, index: int) -> int | None:
-    case.make()[index]()
-    return peak_memory_bytes("cpu")["host"]
+    work, status = case.make()[index], Path("/proc/self/status")
+    if not status.exists():
+        return None
+    held = 1024 * int(re.search(r"VmRSS:\s*(\d+) kB", status.read_text())[1])
+    work()
+    return peak_memory_bytes("cpu")["host"] - held
 
 
 # Drawing the toy world
@@ -184,40 +188,6 @@ class Reading:
         )
 
 
-# Evaluating
-
-
-class Drawn(ToyWorld):
-    """Episodes drawn beforehand, handed out row by row: evaluation without the drawing."""
-
-    def __init__(self, world: ToyWorld, rows: list[EpisodeRow]):
-        super().__init__(world.domain, size=world.size, distractors=world.distractors)
-        self._places = {row: place for place, row in enumerate(rows)}
-        self._all = super().episode(rows)
-
-    def episode(self, rows: list[EpisodeRow]) -> Episode:
-        places = [self._places[row] for row in rows]
-        tensors = {k: v[places] for k, v in vars(self._all).items() if isinstance(v, torch.Tensor)}
-        return replace(self._all, **tensors)
-
-
-@dataclass(frozen=True)
-class Evaluating:
-    """Scoring an untrained prototype network on the toy world episode by episode and in batches of 25."""
-
-    resize: str
-    drawing: bool
-    episodes: int
-
-    def __call__(self) -> tuple[Work, Work]:
-        task = open_task("toy", fold=0)
-        rows = task.tests["photo"].sample(task.test_classes, self.episodes, seed="bench")
-        source = task.tests["photo"] if self.drawing else Drawn(task.tests["photo"], rows)
-        exam = EpisodeSet(source, EpisodeManifest(tuple(rows)))
-        method = build_method("prototype", resize=self.resize)
-        return tuple(lambda size=size: evaluate(method, exam, batch_size=size) for size in (1, 25))
-
-
 # Training
 
 
@@ -290,6 +260,11 @@ class Formats:
         return plain, bfloat16
 
 
+def image_size(scale: float) -> int:
+    """The side of the images that networks of the papers' size are given."""
+    return max(96, round(400 * scale))
+
+
 def cases(scale: float = 1.0) -> list[Case]:
     """All cases; `scale` below 1 shrinks the work, for trying out."""
 
@@ -325,6 +300,14 @@ def cases(scale: float = 1.0) -> list[Case]:
             count = scaled(100)
             work = Evaluating(resize, drawing, count)
             found.append(Case(name, "episodes", "one by one", "batches of 25", count, goal, work, memory=True))
+    count, work = scaled(60), Repeating(scaled(60), scaled(7))
+    name = "evaluation, images that repeat"
+    found.append(Case(name, "episodes", "encoded each time", "kept", count, None, work, memory=True))
+    size = image_size(scale)
+    for whole, part in ((False, "first blocks"), (True, "learner")):
+        name, goal = f"HSNet, 4 pairs at {size} px, correlation and {part}", "1.5 or more, or memory 0.5"
+        work = Squeezing(size, 4, whole)
+        found.append(Case(name, "pairs", "whole, copied", "in pieces", 4, goal, work, memory=True))
     rtd_baseline = {"contrast": False, "source": "none", "target": "none"}
     narrow = {"select": False, "discriminator_width": 16}
     for name, method, first, contender, second, goal in (
@@ -341,7 +324,7 @@ def cases(scale: float = 1.0) -> list[Case]:
     ):
         count, work = scaled(20), Training(method, *second, scaled(20))
         found.append(Case(f"training, {name}", "steps", first, contender, count, goal, work, True))
-    size, goal = max(64, round(400 * scale)), "1.5 or more" if has_bf16_instructions() else None
+    goal = "1.5 or more" if has_bf16_instructions() else None
     return [
         *found,
         Case(
@@ -367,8 +350,12 @@ def report(scale: float = 1.0) -> dict:
     for domain in DOMAINS:
         drawing[domain] = drawing_rate(domain, max(2, round(2048 * scale)))
         print(f"toy drawing, {domain}, all cores: {drawing[domain]:.0f} images/s", flush=True)
+    size = image_size(scale)
+    networks = costs(size)
+    for network in networks:
+        print(f"{network.title} at {size} px: {network.per_second:.2f} {network.per}s/s", flush=True)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "command": "make bench",
         "processor": cpu_name(),
         "cores": cpu_cores(),
@@ -377,6 +364,8 @@ def report(scale: float = 1.0) -> dict:
         "versions": package_versions(("torch", "torchvision", "numpy")),
         "cases": [asdict(m) for m in measured],
         "drawing_images_per_second": drawing,
+        "network_size": size,
+        "networks": [asdict(network) for network in networks],
     }
 
 

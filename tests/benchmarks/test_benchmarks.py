@@ -1,4 +1,4 @@
-"""The harness of `make bench`, and what it wrote. Measuring needs an idle machine and is no test. About 10 s."""
+"""The harness of `make bench`, and what it wrote. Measuring needs an idle machine and is no test. About 20 s."""
 
 import json
 import time
@@ -9,7 +9,9 @@ import torch
 from fsslib import paths
 from fsslib.data.toyworld import DOMAINS
 from fsslib.reproduction.environment import cpu_cores
-from tests.benchmarks.measure import Case, Drawing, Evaluating, cases, drawing_rate, has_bf16_instructions, measure
+from tests.benchmarks.evaluating import Evaluating, Repeating, Squeezing
+from tests.benchmarks.measure import Case, Drawing, cases, drawing_rate, has_bf16_instructions, measure
+from tests.benchmarks.networks import NETWORKS, Network, cost, counted
 
 
 def sleeping():
@@ -43,6 +45,48 @@ def test_both_ways_do_the_same_work():
     for drawing in (True, False):
         singly, batched = Evaluating("mask", drawing, 6)()
         assert singly().compute() == batched().compute()
+
+
+def test_kept_or_encoded_anew_the_scores_are_equal():
+    anew, kept = (way() for way in Repeating(5, 2)())
+    assert (anew.ways - kept.ways).abs().max() <= 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_hsnets_pieces_are_the_direct_form(whole):
+    direct, pieces = (way() for way in Squeezing(128, 2, whole)())
+    torch.testing.assert_close(pieces, direct, rtol=1e-3, atol=1e-4)
+
+
+# The papers' networks
+
+
+@pytest.mark.parametrize(("title", "size", "billions"), [("HSNet", 400, 59.5), ("PFENet", 473, 233)])
+def test_multiplications_are_those_counted_elsewhere(title, size, billions):
+    """By hand, with the released code's stem for PFENet and its 4D tensors whole for HSNet: a little more than ours."""
+    (network,) = (n for n in NETWORKS if n.title == title)
+    assert 0.93 < counted(network, size)["macs"] / 1e9 / billions < 1
+
+
+def test_the_cost_of_a_network():
+    found = cost(Network("prototypes", "prototype", "tiny"), 64, turns=1)
+    method = Network("prototypes", "prototype", "tiny").build()
+    assert found.parameters == found.learnable == sum(p.numel() for p in method.parameters())
+    convolutions = 32 * 3 * 25 * 32**2 + (64 * 32 + 2 * 64 * 64) * 9 * 16**2
+    assert found.macs == pytest.approx(2 * convolutions, rel=0.01)
+    assert found.per == "episode"
+    assert found.per_second > 1
+    assert found.peak_bytes > 50 * 2**20
+
+
+def test_the_networks_of_the_results_file_are_these():
+    found = json.loads((paths.project_root() / "results" / "bench.json").read_text())
+    for row, network in zip(found["networks"], NETWORKS, strict=True):
+        assert (row["title"], row["backbone"]) == (network.title, network.backbone)
+        assert {k: row[k] for k in ("parameters", "learnable", "macs")} == counted(network, found["network_size"])
+
+
+# What was measured
 
 
 def test_the_cases_are_those_of_the_results_file():

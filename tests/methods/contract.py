@@ -1,5 +1,6 @@
-"""Small batches and method builders for the one contract test over all methods."""
+"""Small batches and method builders for the contract test over all methods, on the device FSSLIB_TEST_DEVICE names."""
 
+import os
 from dataclasses import replace
 
 import torch
@@ -8,10 +9,12 @@ from fsslib.episodes import VOID, Episode, LabelledImages
 from fsslib.methods import METHODS, build_method
 from fsslib.methods.base import Method
 
+DEVICE = os.environ.get("FSSLIB_TEST_DEVICE", "cpu")
+
 
 def small_method(name: str) -> Method:
     torch.manual_seed(0)
-    return build_method(name)
+    return build_method(name).to(DEVICE)
 
 
 def random_episode(*, batch=2, ways=1, shots=1, height=32, width=32, seed=0) -> Episode:
@@ -30,7 +33,7 @@ def random_episode(*, batch=2, ways=1, shots=1, height=32, width=32, seed=0) -> 
         query_images=torch.rand(batch, 3, height, width, generator=generator),
         query_labels=query_labels,
         class_ids=torch.arange(1, ways + 1).expand(batch, ways),
-    )
+    ).to(DEVICE)
 
 
 def random_images(*, batch=2, height=32, width=64, classes=11, seed=0) -> LabelledImages:
@@ -40,7 +43,7 @@ def random_images(*, batch=2, height=32, width=64, classes=11, seed=0) -> Labell
     for number in range(classes):
         labels[:, 4:20, 5 * number : 5 * number + 5] = number
     labels[:, -1] = VOID
-    return LabelledImages(torch.rand(batch, 3, height, width, generator=generator), labels)
+    return LabelledImages(torch.rand(batch, 3, height, width, generator=generator), labels).to(DEVICE)
 
 
 SEGMENTERS = ["pixda"]

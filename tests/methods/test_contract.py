@@ -10,6 +10,7 @@ from fsslib.methods import build_method
 from fsslib.methods.base import Prediction, TrainingDiverged, check_finite
 from tests.methods.contract import (
     ALL_METHODS,
+    DEVICE,
     EPISODIC,
     images_of,
     random_batch,
@@ -91,7 +92,7 @@ def test_save_load_equal_logits(name, tmp_path):
     method.training_step(batch, optimizers)
     method.after_step()
     torch.save(method.state_dict(), tmp_path / "m.pt")
-    fresh = build_method(name)
+    fresh = build_method(name).to(DEVICE)
     fresh.load_state_dict(torch.load(tmp_path / "m.pt", weights_only=True))
     assert torch.equal(method.eval()(batch), fresh.eval()(batch))
 

@@ -188,14 +188,16 @@ def test_a_second_runner_can_wait_and_then_has_nothing_to_do(tmp_path, monkeypat
     assert (config.folder / NOTEBOOK).read_text() == "saved last"
 
 
-def test_after_a_killed_runner_the_next_waits_for_its_kernel(tmp_path, monkeypatch):
+def test_after_a_killed_runner_the_next_waits_for_its_kernel_and_tidies_up(tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(runner.time, "sleep", waited.append)
     with runner._only_runner_in(tmp_path):
         assert not waited
-    (tmp_path / ".runner").write_text("process 1 on elsewhere")
+    for name in (".runner", ".checkpoint.pt.k3_x9ab1", "checkpoint.pt"):
+        (tmp_path / name).write_text("process 1 on elsewhere")
     with runner._only_runner_in(tmp_path):
         assert waited == [runner.KERNEL_SECONDS]
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".runner", "checkpoint.pt"}
 
 
 def test_a_job_does_without_torch_and_tells_how_it_ended(tmp_path):

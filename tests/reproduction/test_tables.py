@@ -159,16 +159,20 @@ def test_markdown_and_html_escape_and_line_up():
 
 
 def test_filling_replaces_only_its_places():
-    text = "a\n<!-- generated:x -->\nold\n<!-- end generated -->\nb"
-    assert fill(text, {"x": "new"}) == "a\n<!-- generated:x -->\nnew\n<!-- end generated -->\nb"
-    assert fill(fill(text, {"x": "new"}), {"x": "new"}) == fill(text, {"x": "new"})
+    pages = {"one": "a\n<!-- generated:x -->\nold\n<!-- end generated -->\nb", "two": "no place"}
+    filled = fill(pages, {"x": "new"})
+    assert filled == {"one": "a\n<!-- generated:x -->\nnew\n<!-- end generated -->\nb", "two": "no place"}
+    assert fill(filled, {"x": "new"}) == filled
+    for parts in ({"x": "new", "y": "more"}, {}):
+        with pytest.raises(ValueError, match="one, two have places for"):
+            fill(pages, parts)
     with pytest.raises(ValueError, match="places for"):
-        fill(text, {"x": "new", "y": "more"})
+        fill({"one": pages["one"], "two": pages["one"]}, {"x": "new"})
 
 
-def test_readme_is_what_the_results_say():
-    readme = (paths.project_root() / "README.md").read_text(encoding="utf-8")
-    assert fill(readme, tables.readme_parts()) == readme, "run: python -m fsslib.reproduction.tables"
+def test_the_pages_are_what_the_results_say():
+    pages = tables.read_pages()
+    assert fill(pages, tables.parts()) == pages, "run: python -m fsslib.reproduction.tables"
 
 
 COMMITTED = [name for name in tables.TABLES if (paths.shipped("results") / f"{name}.json").is_file()]

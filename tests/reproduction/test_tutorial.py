@@ -14,7 +14,9 @@ from PIL import Image
 from fsslib import paths
 from fsslib.cli import main as command_line
 from fsslib.reproduction import pages, tutorial
+from fsslib.reproduction.claims import Claim, Judgement, Test
 from fsslib.reproduction.run import NOTEBOOK, RunError
+from fsslib.reproduction.statistics import Interval
 
 PICTURE = """
 import base64
@@ -100,6 +102,73 @@ def test_the_tutorial_runs_all_and_the_second_call_nothing(project, trainings, c
     assert [line.split(maxsplit=2)[2] for line in told(capsys)[:-1]] == ["up to date"] * 3
     assert before == {path: path.stat().st_mtime_ns for path in (project / "report").rglob("*.ipynb")}
     assert trainings == [True]
+
+
+REPORT = """
+from pathlib import Path
+from IPython.display import Markdown
+Markdown(f"A link to [a run](../../runs/one/{name}), here is {here}, to [a lesson](00_a.ipynb)")
+"""
+
+
+def test_a_report_is_made_of_the_runs_and_leads_to_them(project, trainings):
+    (project / "notebooks" / "index.yml").write_text(
+        yaml.safe_dump(
+            {"notebooks": [{"file": "99_r.ipynb", "kind": "report"}, {"file": "00_a.ipynb", "kind": "teach"}]}
+        )
+    )
+    parameters = new_code_cell("here = ''", metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell("# Results\n\nAll."), parameters, new_code_cell(f"name = {NOTEBOOK!r}{REPORT}")]
+    cells += [new_markdown_cell("## A picture of it"), new_code_cell(PICTURE.format(png(300, 200)))]
+    metadata = {"language_info": {"name": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), project / "notebooks" / "99_r.ipynb")
+    (project / "runs" / "one").mkdir(parents=True)
+    write(project / "runs" / "one" / NOTEBOOK, "1", prose="# The run\n\nAs it was.")
+    assert tutorial.main() == 0
+
+    index = (project / "report" / "index.html").read_text()
+    assert "<a href='notebooks/99_r.html#figure-0'>" in index
+    assert "<figcaption>A picture of it</figcaption>" in index
+    page = (project / "report" / "notebooks" / "99_r.html").read_text()
+    assert 'id="figure-0"' in page
+    assert "here is report/notebooks" in page
+    assert 'href="../runs/one.html"' in page
+    assert 'href="../notebooks/00_a.html"' in page
+    assert "As it was." in (project / "report" / "runs" / "one.html").read_text()
+    assert not (project / "runs" / "one" / NOTEBOOK).with_suffix(".html").exists()
+
+    executed, before = project / "report" / "notebooks" / "99_r.ipynb", {}
+    for finished in (False, True):
+        if finished:
+            (project / "runs" / "one" / "result.json").write_text("{}")
+        assert tutorial.main() == 0
+        before[finished] = executed.stat().st_mtime_ns
+    assert before[True] > before[False]  # a run that has ended since is a reason to look again
+    assert len(trainings) == 1
+
+
+def test_claims_are_shown_with_their_words():
+    test = Test(world="toy world", plan="p", label="a < b", baseline="c", columns=["night"], fixed="after")
+    claim = Claim(id="x", paper="RtD", claim="It & helps.", difference=8.2, instead="not that", tests=[test])
+    wide, point = Interval(3.0, 1.0, 5.0, 12, 0.01), Interval(-2.0, None, None, 3, None)
+    page = pages.claims_html(
+        [
+            Judgement(claim, test, "night", wide, {}, "holds"),
+            Judgement(claim, test, "sketch", point, {}, "inconclusive"),
+            Judgement(claim, test, "fog", None, {}, "not run"),
+            Judgement(claim, None, "", None, {}, "not run"),
+        ]
+    )
+    assert "It &amp; helps." in page
+    assert "The paper: +8.2." in page
+    assert "Here: not that." in page
+    assert "a &lt; b minus c" in page
+    assert "compared when the numbers were known" in page
+    assert "+3.0 [+1.0, +5.0] (n=12)" in page
+    assert "left:60.0%;width:40.0%" in page
+    assert "<b class='holds'>holds</b> 1" in page
+    assert "<b class='not-run'>not run</b> 2" in page
+    assert requests_in(page) == []
 
 
 def test_a_failing_notebook_is_named_kept_and_tried_again(project, trainings, capsys):

@@ -1,0 +1,179 @@
+"""Pictures of results: claims as intervals, scores as bars, two rows class by class, home against away, losses of runs.
+
+As in `plots`, functions named `show_...` return a matplotlib figure. All numbers are points of mIoU or IoU in percent.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, groupby
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import blended_transform_factory
+
+from fsslib.reproduction.claims import Judgement
+from fsslib.reproduction.statistics import Interval
+from fsslib.teaching.plots import DPI, INK, MASK_COLOURS
+
+GREY = "#8a8a94"
+COLOUR_OF = {"holds": "#00806f", "does not hold": "#e4134f", "inconclusive": "#5b6876", "not run": GREY}
+MARKER_OF = {"toy world": "D", "small real data": "o", "full data": "s"}
+
+
+def show_forest(judged: Sequence[Judgement], *, width: float = 9.0) -> Figure:
+    """A line for each column of each test that was run: its pairs, their mean, its interval, and what the paper says.
+
+    A diamond is the toy world, a circle small real data, a square full data; the colour is the verdict. A hollow
+    triangle is the paper's own step for the same comparison, measured on other data.
+    """
+    lines = [line for line in judged if line.interval]
+    tests = len({(line.claim.id, line.test.compared, line.test.plan) for line in lines})
+    size = (width, 0.21 * len(lines) + 0.26 * tests + 0.32 * len({line.claim.id for line in lines}) + 0.95)
+    figure, ax = plt.subplots(figsize=size, dpi=DPI, layout="constrained")
+    paper = {"fc": "white", "ec": "none", "pad": 1}
+    at_left = {
+        "bbox": paper,
+        "transform": blended_transform_factory(figure.transFigure, ax.transData),
+        "in_layout": False,
+    }
+    height, ticks, names = 0.0, [], []
+    for _, group in groupby(lines, lambda line: line.claim.id):
+        group = list(group)
+        claim = group[0].claim
+        ax.text(0.01, height, claim.claim, fontsize=9.5, weight="bold", color=INK, va="center", **at_left)
+        for _, test in groupby(group, lambda line: (line.test.compared, line.test.plan)):
+            test = list(test)
+            height -= 1.15
+            told = f"{test[0].test.compared} ({test[0].test.world}: {test[0].test.plan})"
+            ax.text(0.03, height, told, fontsize=8.5, color=GREY, va="center", **at_left)
+            if claim.steps_alike and test[0] is group[0]:
+                ax.scatter(claim.difference, height, marker="v", s=46, fc="none", ec=INK, lw=1.3)
+            for line in test:
+                height -= 1
+                colour, pairs = COLOUR_OF[line.word], list(line.gaps.values())
+                ax.scatter(pairs, [height + 0.3] * len(pairs), s=8, color=colour, alpha=0.4, linewidths=0)
+                if line.interval.low is not None:
+                    ax.plot([line.interval.low, line.interval.high], [height] * 2, color=colour, lw=2.4)
+                ax.scatter(line.interval.mean, height, s=34, marker=MARKER_OF[line.test.world], color=colour, zorder=3)
+                ticks.append(height)
+                names.append(f"{line.column}, n = {line.interval.n}")
+        height -= 1.5
+    ax.axvline(0, color=INK, lw=0.8, zorder=0)
+    ax.set_yticks(ticks, names)
+    ax.set_ylim(height + 0.9, 0.7)
+    ax.set_xlabel("points of mIoU ahead", fontsize=9, color=INK)
+    _airy(ax)
+    handles = [
+        Line2D([], [], color=COLOUR_OF[word], lw=2.4, label=word)
+        for word in COLOUR_OF
+        if any(line.word == word for line in lines)
+    ]
+    handles += [
+        Line2D([], [], color=GREY, ls="", marker=MARKER_OF[world], label=world)
+        for world in MARKER_OF
+        if any(line.test.world == world for line in lines)
+    ]
+    if any(line.claim.steps_alike for line in lines):
+        handles.append(Line2D([], [], ls="", marker="v", mfc="none", mec=INK, label="the paper, on other data"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
+    return figure
+
+
+def show_bars(scores: Mapping[str, Mapping[str, Interval | None]], *, ylabel: str = "mIoU, %") -> Figure:
+    """Groups of bars with their intervals: `scores[row][column]`, a panel for each column, None where nothing was run.
+
+    Without an interval (fewer than five runs) a bar is pale.
+    """
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    size = (max(2.2 + 1.75 * len(columns), 6), 0.29 * len(scores) + 0.75)
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=size, dpi=DPI, layout="constrained", sharey=True, squeeze=False
+    )
+    for ax, column in zip(axes[0], columns):
+        for row, values in enumerate(scores.values()):
+            if (interval := values.get(column)) is None:
+                ax.text(1, -row, "–", color=GREY, va="center")
+                continue
+            pale = 0.2 if interval.low is None else 0.55
+            ax.barh(-row, interval.mean, height=0.68, color=MASK_COLOURS[1], alpha=pale)
+            if interval.low is not None:
+                ax.plot([interval.low, interval.high], [-row] * 2, color=INK, lw=1.4)
+        ax.set_title(column, fontsize=9.5, color=INK)
+        ax.set_xlim(left=0)
+        _airy(ax)
+    axes[0, 0].set_yticks([-row for row in range(len(scores))], list(scores))
+    figure.supxlabel(ylabel, fontsize=9, color=INK)
+    return figure
+
+
+def show_classes_paired(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Class by class, two rows of a table: `panels[title][row][class]`, the class that gains most on top.
+
+    The first row of a panel is hollow, the second full; a line leads from one to the other, crimson where it falls.
+    """
+    tallest = max(len(next(iter(rows.values()))) for rows in panels.values())
+    size = (4.6 * len(panels), 0.2 * tallest + 1.0)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, dpi=DPI, layout="constrained", squeeze=False)
+    for ax, (title, rows) in zip(axes[0], panels.items()):
+        (name, before), (other, after) = rows.items()
+        order = sorted(before.keys() & after.keys(), key=lambda c: after[c] - before[c])
+        for height, c in enumerate(order):
+            colour = COLOUR_OF["holds"] if after[c] >= before[c] else COLOUR_OF["does not hold"]
+            ax.plot([before[c], after[c]], [height] * 2, color=colour, lw=1.6, zorder=1)
+            ax.scatter(before[c], height, s=24, fc="white", ec=colour, lw=1.3, zorder=2)
+            ax.scatter(after[c], height, s=26, color=colour, zorder=3)
+        ax.set_yticks(range(len(order)), order)
+        ax.set_title(f"{title}: {name} (hollow), {other} (full)", fontsize=9, color=INK)
+        ax.set_xlabel("IoU, %", fontsize=9, color=INK)
+        ax.set_xlim(left=0)
+        _airy(ax)
+    return figure
+
+
+def show_home_and_away(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+    """Source against target: `panels[title][row]` has the scores of the same runs at home and away.
+
+    A point is a run, the large one the mean of its row; on the dotted line nothing would be lost abroad.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.1 * len(panels), 4.3), dpi=DPI, layout="constrained", squeeze=False
+    )
+    for ax, (title, rows) in zip(axes[0], panels.items()):
+        for (name, (home, away)), colour in zip(rows.items(), cycle(MASK_COLOURS)):
+            ax.scatter(home, away, s=12, color=colour, alpha=0.35, linewidths=0)
+            ax.scatter(np.mean(home), np.mean(away), s=60, color=colour, ec="white", lw=0.8, label=name, zorder=3)
+        low = min(*ax.dataLim.intervalx, *ax.dataLim.intervaly) - 2
+        high = max(*ax.dataLim.intervalx, *ax.dataLim.intervaly) + 2
+        ax.plot([low, high], [low, high], color=GREY, ls=":", lw=1, zorder=0)
+        ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        ax.set_title(title, fontsize=9.5, color=INK)
+        ax.set_xlabel("at home, mIoU in %", fontsize=9, color=INK)
+        ax.grid(axis="y", alpha=0.25)
+        ax.legend(fontsize=7.5, frameon=False, loc="upper left", handletextpad=0.2)
+        _airy(ax)
+    axes[0, 0].set_ylabel("away, mIoU in %", fontsize=9, color=INK)
+    return figure
+
+
+def show_losses(curves: Mapping[str, Sequence[Sequence[float]]], *, smooth: int = 25) -> Figure:
+    """The training losses of runs: `curves[row]` has one sequence a run, drawn as running means over `smooth` steps."""
+    figure, ax = plt.subplots(figsize=(8.4, 3.2), dpi=DPI, layout="constrained")
+    for (name, runs), colour in zip(curves.items(), cycle(MASK_COLOURS)):
+        for number, values in enumerate(runs):
+            wide = min(smooth, len(values))
+            mean = np.convolve(values, np.ones(wide) / wide, mode="valid")
+            steps = np.arange(wide, len(values) + 1)
+            ax.plot(steps, mean, color=colour, lw=1.1, alpha=0.7, label=None if number else f"{name} ({len(runs)})")
+    ax.set_xlabel("step", fontsize=9, color=INK)
+    ax.set_ylabel("loss", fontsize=9, color=INK)
+    ax.legend(fontsize=8, frameon=False)
+    ax.grid(axis="y", alpha=0.25)
+    _airy(ax)
+    return figure
+
+
+def _airy(ax) -> None:
+    ax.grid(axis="x", alpha=0.25)
+    ax.tick_params(left=False, labelsize=8)
+    ax.spines[["top", "right", "left"]].set_visible(False)

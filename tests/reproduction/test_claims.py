@@ -1,0 +1,166 @@
+"""The claims and their verdicts: the file is sound, the rule is kept, and notebooks print the same words. About 5 s."""
+
+import re
+
+import nbformat
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from fsslib import paths
+from fsslib.reproduction import claims
+from fsslib.reproduction.claims import Claim, claims_summary, claims_table, judge, load_claims
+from fsslib.reproduction.plans import Plan
+
+CLAIMS = load_claims()
+TESTS = [test for claim in CLAIMS for test in claim.tests]
+TOY = {"world": "toy world", "plan": "p", "label": "a", "baseline": "b", "columns": ["night"], "fixed": "before"}
+
+
+def claim(**changes):
+    return Claim(id="x", paper="RtD", claim="It helps.", tests=[TOY | changes])
+
+
+def runs(gain, *, pairs, source="photo", **config):
+    return [
+        {
+            "label": label,
+            "config": {"fold": 0, "seed": seed, "source": source} | config,
+            "scores": {"night": {"miou": 0.4 + 0.001 * seed + gain * (label == "a") * (1 + 0.1 * (seed % 3))}},
+        }
+        for label in ("a", "b")
+        for seed in range(pairs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gain", "pairs", "word"),
+    [
+        (0.05, 10, "holds"),
+        (-0.05, 10, "does not hold"),
+        (0.05, 9, "inconclusive"),
+        (0.05, 4, "inconclusive"),
+        (0.0, 10, "inconclusive"),
+        (0.05, 0, "not run"),
+    ],
+)
+def test_the_rule_is_ten_pairs_and_a_sign(monkeypatch, gain, pairs, word):
+    monkeypatch.setattr(claims, "results_of", lambda plan: runs(gain, pairs=pairs))
+    (line,) = judge(claim())
+    assert line.word == word
+    assert len(line.gaps) == pairs
+    assert (line.interval is None) == (pairs == 0)
+    if pairs:
+        assert line.interval.mean == pytest.approx(100 * gain * (1 + 0.1 * sum(s % 3 for s in range(pairs)) / pairs))
+        assert (line.interval.low is None) == (pairs < 5)
+
+
+def test_only_pairs_count_and_only_of_the_source(monkeypatch):
+    found = runs(0.05, pairs=10, source="gta5")[:-3] + runs(-0.05, pairs=10, source="synthia")
+    monkeypatch.setattr(claims, "results_of", lambda plan: found)
+    (line,) = judge(claim(source="gta5"))
+    assert (line.interval.n, line.word) == (7, "inconclusive")
+    assert judge(claim(source="synthia"))[0].word == "does not hold"
+
+
+def test_columns_are_corrected_together_and_rare_classes_are_a_column(monkeypatch):
+    found = []
+    for seed in range(10):
+        for label in ("a", "b"):
+            noise = 0.01 * (-1) ** seed * (label == "a")
+            night = {"miou": 0.5 + 0.008 * (label == "a") + noise}
+            dusk = {"miou": 0.5 + noise, "per_class": {"pole": 0.1 + 0.02 * (label == "a"), "road": 0.9, "rider": None}}
+            config = {"fold": 0, "seed": seed}
+            found.append({"label": label, "config": config, "scores": {"night": night, "dusk": dusk}})
+    monkeypatch.setattr(claims, "results_of", lambda plan: found)
+    assert judge(claim())[0].interval.p < 0.05
+    assert judge(claim())[0].word == "holds"
+    words = {line.column: line.word for line in judge(claim(columns=["night", "dusk", "rare classes of dusk"]))}
+    assert words == {"night": "inconclusive", "dusk": "inconclusive", "rare classes of dusk": "holds"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tests": [TOY | {"columns": []}]}, "at least 1 item"),
+        ({"tests": [TOY | {"colums": ["night"]}]}, "colums"),
+        ({"tests": [TOY | {"world": "toy"}]}, "small real data"),
+        ({"difference": "8.2"}, "valid number"),
+        ({"paper": "SG One"}, "'SG-One', 'RtD' or 'PixDA'"),
+    ],
+)
+def test_a_claim_is_strict(change, said, tmp_path):
+    good = {"id": "x", "paper": "RtD", "claim": "It helps.", "difference": 8.2, "tests": [TOY]}
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump({"claims": [good]}))
+    assert load_claims(path)[0].says == "+8.2"
+    path.write_text(yaml.safe_dump({"claims": [good | change]}))
+    with pytest.raises(ValidationError, match=said):
+        load_claims(path)
+    path.write_text(yaml.safe_dump({"claims": [good, good]}))
+    with pytest.raises(ValidationError, match="same id: x"):
+        load_claims(path)
+
+
+@pytest.mark.parametrize("name", sorted({test.plan for test in TESTS}))
+def test_every_test_is_of_runs_that_are_planned_once(name):
+    own = Plan.load(name).runs
+    for test in (test for test in TESTS if test.plan == name):
+        planned = [*own, *(Plan.load(test.beside).runs if test.beside else ())]
+        for label in (test.label, test.baseline):
+            configs = [c for found, c in planned if found == label and test.source in ("", c.source)]
+            assert configs, f"{name} has no runs labelled {label}"
+            units = [(config.fold, config.seed) for config in configs]
+            assert len(units) == len(set(units)), f"{label}: runs that differ in more than fold and seed"
+
+
+def test_every_column_exists_where_there_are_results():
+    for test in TESTS:
+        if found := [run for run in claims.results_of(test.plan) if run["label"] == test.label]:
+            domains = {column.removeprefix("rare classes of ") for column in test.columns}
+            assert domains <= set(found[0]["scores"]), test
+
+
+@pytest.mark.parametrize(
+    ("notebook", "other_names"),
+    [
+        ("50_remember_the_difference.ipynb", {}),
+        ("70_pixda.ipynb", {"mIoU": "cities", "rare third": "rare classes of cities"}),
+    ],
+)
+def test_notebooks_say_the_same_of_the_same_runs(notebook, other_names):
+    cells = nbformat.read(paths.shipped("notebooks") / notebook, as_version=4).cells
+    text = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+    printed, compared = {}, ""
+    for line in text.splitlines():
+        if " minus " in line:
+            compared = re.sub(r"^(?:(?! minus ).)+?: ", "", line)
+        elif found := re.match(r"  (\w[\w ]*?) +(\S+ \[.*?\] \(n=\d+\)).*: ([a-z ]+)$", line):
+            printed[compared, other_names.get(found[1], found[1])] = found[2], found[3]
+    judged = [line for x in CLAIMS for line in judge(x) if line.interval and line.test.world == "toy world"]
+    both = [line for line in judged if (line.test.compared, line.column) in printed]
+    assert len(both) >= 8
+    for line in both:
+        assert printed[line.test.compared, line.column] == (str(line.interval), line.word), line.test
+
+
+def test_the_paper_s_figures_are_those_of_its_ablation():
+    rows = {"BS": 57.4, "Cons": 62.8, "Cons+MEnS": 63.5, "MEnS+MEnT": 62.5, "all": 65.6}
+    steps = [(x.difference, t) for x in CLAIMS if x.steps_alike for t in x.tests if t.plan == "rtd_ablation_toy"]
+    assert len(steps) == 5
+    for difference, test in steps:
+        assert difference == pytest.approx(rows[test.label] - rows[test.baseline])
+
+
+def test_the_tables_have_every_claim_and_every_verdict():
+    table, summary = claims_table(), claims_summary()
+    judged = [line for x in CLAIMS for line in judge(x)]
+    assert len(table.rows) == len(judged)
+    assert [row[-1] for row in table.rows] == [line.word for line in judged]
+    assert [row[0] for row in table.rows if row[0]] == [row[0] for row in summary.rows]
+    assert len(summary.rows) == len(CLAIMS)
+    assert {row[0].partition(":")[0] for row in claims_table("PixDA").rows if row[0]} == {"PixDA"}
+    whole = next(row for row in summary.rows if row[0].startswith("RtD: The whole method"))
+    assert whole[1].startswith("+8.2: 65.6 against 57.4")
+    assert "all minus BS: holds in underwater (+13.2)" in whole[2]
+    assert whole[2].endswith("n = 12")
