@@ -6,16 +6,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
-PLAN ?= sg_one_toy
+PLAN ?= laptop
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test bench reproduce notebooks lab clean
+.PHONY: help tutorial test bench gpu reproduce notebooks lab clean
 
 help:
 	@echo "make tutorial        run the lessons and a small training; writes report/index.html"
 	@echo "make test            every test, the notebooks among them, and the linter"
 	@echo "make bench           speed and memory, as ratios, on an idle machine; writes results/bench.json"
-	@echo "make reproduce       the runs behind a table of results: PLAN=sg_one_toy, sg_one_voc, rtd_ablation_toy"
+	@echo "make gpu             on a machine with a GPU: tests on CUDA, throughput, a plan; packs report/results-gpu.tgz"
+	@echo "make reproduce       the runs behind a table of results: PLAN=laptop, or another of its plans"
 	@echo "make lab             JupyterLab on the notebooks"
 	@echo "make notebooks       run the teaching notebooks in place, before a commit"
 	@echo "make clean           remove report/ and caches; runs/ and .venv stay"
@@ -29,6 +30,9 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m tests.benchmarks.measure
+
+gpu: $(INSTALLED)
+	@$(BIN)/python -m tests.gpu
 
 reproduce: $(INSTALLED)
 	@$(BIN)/fsslib reproduce $(PLAN)

@@ -53,7 +53,7 @@ def test_every_other_command_exists(capsys):
     assert cli.main(["--help"]) == 0
     offered = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)[1].split(",")
     assert commands <= set(offered)
-    makes = set(re.findall(r"make (tutorial|test|bench|lab|notebooks|reproduce|clean)\b", README))
+    makes = set(re.findall(r"make (tutorial|test|bench|gpu|lab|notebooks|reproduce|clean)\b", README))
     assert all(
         re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE) for target in makes
     )

@@ -1,9 +1,15 @@
-"""Frozen sets and endless streams of images with a fixed class list: what episodes are to few-shot learning."""
+"""Frozen sets and endless streams of images with a fixed class list: what episodes are to few-shot learning.
+
+And, for streams of any kind, a thread that makes their next batches meanwhile.
+"""
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -96,3 +102,47 @@ class PairStream:
     def batch(self, step: int, *, among: Sequence[int] | None = None) -> tuple[LabelledImages, LabelledImages]:
         """The two streams' batches of this step; `among` restricts the source's."""
         return self.source.batch(step, among=among), self.target.batch(step)
+
+
+@contextmanager
+def ahead(streams: Mapping[str, Any], count: int, last: int) -> Iterator[tuple[Mapping[str, Any], Callable[[], None]]]:
+    """The streams with up to `count` batches made in advance, to number `last`, and a function that waits for a pause.
+
+    One thread makes them, on the device that the sources draw on, while the caller works; the batches are the same,
+    by number. Sources are not made for two at a time: who reads one directly calls the function first. What fails in
+    the thread is raised where the batch is asked for. At the end the batch under way is finished and no other begun.
+    With `count` 0 everything is as without.
+    """
+    if not count:
+        yield streams, lambda: None
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        try:
+            yield (
+                {name: _Ahead(stream, count, last, thread) for name, stream in streams.items()},
+                lambda: thread.submit(lambda: None).result(),
+            )
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+class _Ahead:
+    """A stream seen through a thread. The next batches are made with the options of the last one that was asked for."""
+
+    def __init__(self, stream: Any, count: int, last: int, thread: Executor):
+        self._stream, self._count, self._last, self._thread = stream, count, last, thread
+        self._made: dict[int, tuple[dict[str, Any], Future]] = {}
+
+    def batch(self, step: int, **options: Any) -> Any:
+        made_with, made = self._made.pop(step, (None, None))
+        if made_with != options:
+            made = self._thread.submit(self._stream.batch, step, **options)
+        for number in range(step + 1, min(step + self._count, self._last) + 1):
+            if number not in self._made:
+                self._made[number] = options, self._thread.submit(self._stream.batch, number, **options)
+        return made.result()
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's own, once the thread has made what it was asked for."""
+        self._thread.submit(int).result()
+        return getattr(self._stream, name)

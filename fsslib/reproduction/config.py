@@ -50,7 +50,7 @@ def _scalar(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 
-_CAME_LATER = {"recipe", "draw"}
+_CAME_LATER = {"recipe", "draw", "accumulate", "processes", "compile"}
 
 
 class RunConfig(BaseModel):
@@ -87,6 +87,9 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights and of the training episodes.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
+    accumulate: int = Field(1, ge=1, description="Pieces each batch is computed in, one after the other: saves memory.")
+    processes: int = Field(1, ge=1, description="Processes that share each batch, started by torchrun: docs/gpu.md.")
+    compile: bool = Field(False, description="Translate the backbone by torch.compile, where this machine can.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints.")
     output: str = Field("", description="Folder of the run's files; empty: runs/ and the run's id.")
 
@@ -132,6 +135,11 @@ class RunConfig(BaseModel):
             if domain not in known:
                 there = ", ".join(known) or "no domain beside its source"
                 raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {there}")
+        if self.batch_size % (self.accumulate * self.processes):
+            raise ValueError(
+                f"batch_size {self.batch_size} does not fall into {self.accumulate} x {self.processes} equal pieces "
+                "(accumulate x processes); take a multiple of that"
+            )
         if len({self.source, *self.targets}) <= len(self.targets):
             raise ValueError(
                 f"the source and the targets must differ, found source {self.source!r} and targets "
@@ -153,7 +161,8 @@ class RunConfig(BaseModel):
         A parameter that came later counts only where it is set, so that the hashes of earlier results stay theirs.
         """
         content = self.model_dump(mode="json", exclude={"output", "device"})
-        content = {name: value for name, value in content.items() if value or name not in _CAME_LATER}
+        defaults = {name: type(self).model_fields[name].default for name in _CAME_LATER}
+        content = {name: value for name, value in content.items() if value != defaults.get(name, ...)}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

@@ -133,7 +133,7 @@ def run(
     check_notebook(notebook)
     folder = config.folder.absolute()
     _check_writable(folder)
-    with _only_runner_in(folder, wait):
+    with only_runner_in(folder, wait):
         if force:
             _remove_files_of_a_run(folder, notebook)
         _check_belongs_to(folder, config)
@@ -292,7 +292,7 @@ def _keep_last_notebook(folder: Path, notebook: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_runner_in(folder: Path, wait: bool = False) -> Iterator[None]:
+def only_runner_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
     lock, owner = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0), folder / ".runner"
     try:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fsslib.data.streams import ImageSet
+from fsslib.data.streams import ImageSet, ahead
 from fsslib.methods.base import Method, TrainingDiverged
 from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from fsslib.training.evaluate import mean_loss
+from fsslib.training.pieces import any_process, check_pieces, process_rank, share, step_in_pieces
 from fsslib.training.recipe import Recipe
 
 
@@ -57,6 +58,10 @@ def fit(
     classes: Sequence[int] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    accumulate: int = 1,
+    processes: int = 1,
+    compile: bool = False,
+    prepare_ahead: int | None = None,
     seed: int = 0,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 0,
@@ -68,20 +73,32 @@ def fit(
     """Train `method` in place and return what was logged.
 
     `data` maps the names that phases use to streams. `classes` is the ordered table of training classes. With
-    `dtype=torch.bfloat16` forward passes run under autocast. With a `checkpoint` path the run continues from that file
-    if it is there (and `identity` agrees), saves it every `checkpoint_every` steps (0: only at phase ends), at the end,
-    and when it is interrupted: the step under way is finished first, a second Ctrl-C stops at once. On images
-    `held_out` from the source the loss is taken as often; the method keeps its last weights, `History.best` the best
-    ones. Progress is a bar on a terminal, otherwise a line every `log_every` steps; `progress=False` is silent.
+    `dtype=torch.bfloat16` forward passes run under autocast, and convolutions keep their weights with channels last.
+    With a `checkpoint` path the run continues from that file if it is there (and `identity` agrees), saves it every
+    `checkpoint_every` steps (0: only at phase ends), at the end, and when it is interrupted: the step under way is
+    finished first, a second Ctrl-C stops at once. On images `held_out` from the source the loss is taken as often; the
+    method keeps its last weights, `History.best` the best ones. Progress is a bar on a terminal, otherwise a line every
+    `log_every` steps; `progress=False` is silent.
+
+    `accumulate` computes each batch in so many pieces, one after the other, to save memory, and `processes` in so many
+    processes, which torchrun has started and which all call this function: see `fsslib.training.pieces` for where that
+    is the same as the whole batch at once. Process 0 writes the checkpoint. `compile` has torch.compile translate the
+    backbone's stages, or says why it cannot and goes on. `prepare_ahead` batches are made by a thread meanwhile; none:
+    2 on a GPU, 0 on a CPU, which has enough to do.
 
     Raises TrainingDiverged, before any weight is touched, when a loss is not a finite number; ValueError for a phase
-    whose data is missing; CheckpointError for a checkpoint that cannot be used.
+    whose data is missing, and for pieces or processes that cannot be; CheckpointError for a checkpoint that cannot be
+    used.
     """
     if missing := sorted({p.data for p in recipe.phases} - set(data)):
         raise ValueError(f"The recipe needs data named {', '.join(missing)}; given are {', '.join(data) or 'none'}.")
     device = torch.device(device)
     method.to(device).train()
     method.compute_dtype = dtype
+    if dtype == torch.bfloat16:
+        method.to(memory_format=torch.channels_last)
+    if compile:
+        _compile(method, device)
     method.prepare(classes)
     torch.manual_seed(seed)
 
@@ -94,8 +111,13 @@ def fit(
 
     started = time.perf_counter() - history.seconds
     total = sum(p.steps for p in recipe.phases)
-    report = _Report(total, len(history.rows), log_every, progress)
-    with _stop_requested() as stop:
+    if len(history.rows) < total:
+        check_pieces(method, accumulate, processes)
+    share([*method.parameters(), *method.buffers()])
+    report = _Report(total, len(history.rows), log_every, False if process_rank() else progress)
+    if prepare_ahead is None:
+        prepare_ahead = 2 if device.type == "cuda" else 0
+    with _stop_requested() as stop, ahead(data, prepare_ahead, total - 1) as (data, rest):
         for number in range(first_phase, len(recipe.phases)):
             phase = recipe.phases[number]
             optimizers = recipe.optimizers_of(number, method)
@@ -108,7 +130,7 @@ def fit(
 
             def save(step: int, phase_number: int = number, current: dict = optimizers) -> None:
                 history.seconds = time.perf_counter() - started
-                if checkpoint is not None:
+                if checkpoint is not None and process_rank() == 0:
                     save_checkpoint(checkpoint, _state(method, current, phase_number, step, history, identity, device))
 
             for step in range(begin, phase.steps):
@@ -117,9 +139,12 @@ def fit(
                     for group in optimizer.param_groups:
                         group["lr"] = group["base_lr"] * phase.schedule.factor(step, phase.steps)
                 overall = sum(p.steps for p in recipe.phases[:number]) + step
+                if processes > 1:
+                    # Each process draws its own numbers, which no checkpoint of one process could bring back.
+                    torch.manual_seed((seed * total + overall) * processes + process_rank())
                 batch = method.draw_batch(data[phase.data], overall)
                 try:
-                    values = method.training_step(_to(batch, device), optimizers)
+                    values = step_in_pieces(method, _to(batch, device), optimizers, accumulate)
                 except TrainingDiverged as error:
                     raise TrainingDiverged(
                         f"Training diverged in phase {phase.name!r} at step {step}: {error}. No weight was changed by "
@@ -131,20 +156,38 @@ def fit(
 
                 history.rows.append({"step": overall, "phase": number, **values})
                 report.step(phase.name, values)
-                if stop():
+                if any_process(stop(), device):
                     save(step + 1)
                     report.close()
                     where = f"; it is saved in {checkpoint}, run the same again to go on" if checkpoint else ""
                     raise KeyboardInterrupt(f"Training stopped after step {overall + 1} of {total}{where}.")
                 if checkpoint_every and (step + 1) % checkpoint_every == 0 and step + 1 < phase.steps:
+                    rest()
                     _keep_best(history, method, held_out)
                     save(step + 1)
             if begin < phase.steps:
+                rest()
                 _keep_best(history, method, held_out)
             save(phase.steps)
     report.close()
     history.seconds = time.perf_counter() - started
     return history
+
+
+def _compile(method: Method, device: torch.device) -> None:
+    """Have the backbone's stages compiled, each when it is first called; the names of the state dict stay.
+
+    The stages hold nearly all arithmetic, and a method may act between two of them in ways that do not compile.
+    """
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device, requires_grad=True)).sum().backward()
+    except Exception as error:  # no compiler, no backend for this device or version of Python: many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        print(f"Not compiled, training goes on as it is: {type(error).__name__}: {reason.strip()}", flush=True)
+        return
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled later on runs as it is, with a warning
+    for stage in method.backbone.network.children():
+        stage.compile()
 
 
 def _keep_best(history: History, method: Method, held_out: ImageSet | None) -> None:

@@ -174,7 +174,7 @@ def test_a_second_runner_can_wait_and_then_has_nothing_to_do(tmp_path, monkeypat
     config = RunConfig(output=str(tmp_path / "out"))
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("papermill was called"))
     config.folder.mkdir()
-    with runner._only_runner_in(config.folder):
+    with runner.only_runner_in(config.folder):
         paths_seen = []
         second = threading.Thread(target=lambda: paths_seen.append(run(config, wait=True)))
         second.start()
@@ -191,11 +191,11 @@ def test_a_second_runner_can_wait_and_then_has_nothing_to_do(tmp_path, monkeypat
 def test_after_a_killed_runner_the_next_waits_for_its_kernel_and_tidies_up(tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(runner.time, "sleep", waited.append)
-    with runner._only_runner_in(tmp_path):
+    with runner.only_runner_in(tmp_path):
         assert not waited
     for name in (".runner", ".checkpoint.pt.k3_x9ab1", "checkpoint.pt"):
         (tmp_path / name).write_text("process 1 on elsewhere")
-    with runner._only_runner_in(tmp_path):
+    with runner.only_runner_in(tmp_path):
         assert waited == [runner.KERNEL_SECONDS]
         assert {path.name for path in tmp_path.iterdir()} == {".lock", ".runner", "checkpoint.pt"}
 

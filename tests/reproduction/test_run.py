@@ -179,11 +179,11 @@ def test_a_folder_of_another_config_is_refused(tmp_path, config, no_kernel):
 
 def test_two_runners_never_take_one_run(config, no_kernel):
     config.folder.mkdir()
-    with runner._only_runner_in(config.folder), pytest.raises(RunError, match=f"in use by process {os.getpid()} on"):
+    with runner.only_runner_in(config.folder), pytest.raises(RunError, match=f"in use by process {os.getpid()} on"):
         run(config)
     # What a killed runner leaves behind holds nobody up.
     (config.folder / ".runner").write_text("process 1 on elsewhere")
-    with runner._only_runner_in(config.folder):
+    with runner.only_runner_in(config.folder):
         assert (config.folder / ".runner").read_text().startswith(f"process {os.getpid()}")
     assert not (config.folder / ".runner").exists()
 

@@ -21,7 +21,7 @@ def test_its_parameters_are_those_of_a_run_with_the_same_defaults():
     check_notebook(PATH)
     (cell,) = (c for c in nbformat.read(PATH, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
     lines = ast.parse(cell.source).body
-    assert len(cell.source.splitlines()) <= 25
+    assert len(cell.source.splitlines()) <= 26
     assert all("#" in line for line in cell.source.splitlines())
     assert all(isinstance(line, ast.AnnAssign) for line in lines)
     assert {line.target.id: ast.literal_eval(line.value) for line in lines} == RunConfig().model_dump(mode="json")
@@ -71,6 +71,7 @@ def test_the_executed_copy_shows_scores_and_pictures(folder):
     for domain in ("photo", "sketch"):
         assert f"\n{domain:14} " in text
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert "MiB of the machine" in text
     assert not any(output.get("name") == "stderr" for output in outputs)
 
 

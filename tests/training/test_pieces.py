@@ -1,0 +1,225 @@
+"""Batches in pieces, batches made ahead, compiling: the same training by other means. About 30 s."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsslib.data import open_task
+from fsslib.data.streams import ahead
+from fsslib.episodes import EpisodeStream
+from fsslib.methods import build_method
+from fsslib.reproduction.distributed import main
+from fsslib.training.checkpoint import load_checkpoint
+from fsslib.training.fit import fit
+from fsslib.training.recipe import OptimizerSpec, Phase, Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quiet(name, **options):
+    """A method whose batch norm keeps its statistics, so that an image's features do not depend on its neighbours."""
+    torch.manual_seed(0)
+    method = build_method(name, weights="tiny-toy-fold0.pt" if name != "pixda" else "none", **options)
+    method.backbone.frozen_batch_norm = True
+    return method
+
+
+def toy(batch_size=4):
+    task = open_task("toy", fold=0, size=32)
+    return {"source": EpisodeStream(task.train, task.train_classes, batch_size=batch_size)}
+
+
+PLAIN = Recipe(phases=(Phase(name="plain", steps=3, optimizers={"segmenter": OptimizerSpec(name="sgd", lr=0.01)}),))
+"""Adam's first steps are signs, which would blow rounding up."""
+
+
+def trained(method, data, recipe=PLAIN, steps=3, **options):
+    history = fit(method, recipe.with_changes(steps=steps), data, progress=False, **options)
+    return method.state_dict(), history
+
+
+def differences(first, second):
+    return max((a.double() - b.double()).abs().max().item() for a, b in zip(first.values(), second.values()))
+
+
+@pytest.mark.parametrize("name", ["sg_one", "prototype"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(name):
+    whole, one = trained(quiet(name), toy())
+    pieces, many = trained(quiet(name), toy(), accumulate=4)
+    start = quiet(name).state_dict()
+    assert differences(whole, start) > 1e-4
+    assert differences(whole, pieces) < 1e-6
+    assert many.series("segmentation") == pytest.approx(one.series("segmentation"), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def streets():
+    """The streams of eight streets and two of another place, and what PixDA is told about them."""
+    task = open_task("streets", source="game", targets=("meadow",), size=32)
+    task = replace(task, source_ids=task.source_ids[:8])
+    return task.streams(batch_size=2, shots=2), {"discriminator_width": 4, **task.method_options}
+
+
+def test_three_phases_of_an_adversarial_step_accumulate_as_well(streets):
+    data, options = streets[0], {"select": False, "balance": False, **streets[1]}
+    specs = {name: OptimizerSpec(name="sgd", lr=0.01) for name in Recipe.load("pixda").phases[0].optimizers}
+    recipe = Recipe(phases=(Phase(name="both", data="both", steps=1, optimizers=specs),))
+    whole, one = trained(quiet("pixda", **options), data, recipe, steps=1)
+    pieces, many = trained(quiet("pixda", **options), data, recipe, steps=1, accumulate=2)
+    assert differences(whole, quiet("pixda", **options).state_dict()) > 1e-4
+    # The focal loss is a mean over labelled pixels, of which the pieces have not quite as many each.
+    assert differences(whole, pieces) < 1e-4
+    assert one.rows[0] == pytest.approx(many.rows[0], rel=0.02)
+
+
+def test_pieces_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="batch of 4 does not fall into 3 equal pieces"):
+        trained(quiet("sg_one"), toy(), accumulate=3)
+    with pytest.raises(ValueError, match="RememberTheDifference keeps something of all samples"):
+        trained(quiet("rtd"), toy(), Recipe.load("rtd"), accumulate=2)
+    with pytest.raises(ValueError, match=r"2 processes together, and here is 1.*torchrun --nproc-per-node 2"):
+        trained(quiet("sg_one"), toy(), processes=2)
+
+
+class Slow:
+    """Batches that are their number, made slowly; one of them cannot be made."""
+
+    def __init__(self, broken=None):
+        self.broken, self.threads, self.asked = broken, set(), []
+
+    def batch(self, step, *, among=None):
+        self.threads.add(threading.current_thread().name)
+        self.asked.append(step)
+        time.sleep(0.01)
+        if step == self.broken:
+            raise ValueError(f"no batch {step}")
+        return step, among
+
+
+def test_batches_made_ahead_are_the_same_and_none_beyond_the_last():
+    stream = Slow()
+    with ahead({"source": stream}, 2, 5) as (streams, rest):
+        assert [streams["source"].batch(step) for step in range(3)] == [(step, None) for step in range(3)]
+        rest()
+        assert stream.asked == [0, 1, 2, 3, 4], "two more are there"
+        assert streams["source"].broken is None
+        assert streams["source"].batch(3, among=[1]) == (3, [1]), "other options, another batch"
+        assert [streams["source"].batch(step, among=[1]) for step in (4, 5)] == [(4, [1]), (5, [1])]
+        assert not hasattr(streams["source"], "target")
+    assert max(stream.asked) == 5
+    assert threading.current_thread().name not in stream.threads
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+def test_what_fails_in_the_thread_is_raised_at_its_step():
+    with ahead({"source": Slow(broken=2)}, 2, 9) as (streams, _):
+        assert streams["source"].batch(0) == (0, None)
+        assert streams["source"].batch(1) == (1, None)
+        with pytest.raises(ValueError, match="no batch 2"):
+            streams["source"].batch(2)
+
+
+@pytest.mark.parametrize("stop_after", [None, 1])
+def test_training_with_batches_made_ahead_is_the_same_to_the_bit(tmp_path, stop_after):
+    data, recipe, path = toy(2), Recipe.load("rtd"), tmp_path / "c.pt"
+    plain, _ = trained(quiet("rtd"), data, recipe, steps=4)
+    if stop_after is not None:
+        method, steps = quiet("rtd"), iter(range(10))
+        store = method.after_step
+
+        def after_step():
+            if next(steps) == stop_after:
+                signal.raise_signal(signal.SIGINT)
+            store()
+
+        method.after_step = after_step
+        with pytest.raises(KeyboardInterrupt, match="after step 2 of 4"):
+            trained(method, data, recipe, steps=4, checkpoint=path, prepare_ahead=2)
+        assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+    made_ahead, history = trained(quiet("rtd"), data, recipe, steps=4, checkpoint=path, prepare_ahead=2)
+    assert len(history.rows) == 4
+    assert all(torch.equal(made_ahead[name], plain[name]) for name in plain)
+
+
+def test_selected_images_can_be_drawn_ahead_too(streets):
+    data, options = streets[0], {"threshold": 0.69, **streets[1]}
+    states = [
+        trained(quiet("pixda", **options), data, Recipe.load("pixda"), steps=6, prepare_ahead=count)[0]
+        for count in (0, 2)
+    ]
+    assert int(states[0]["passes"]) > 1
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_without_a_compiler_training_goes_on_and_says_so_once(monkeypatch, capsys):
+    def broken(function):
+        raise RuntimeError("\nNo working C++ compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    compiled, _ = trained(quiet("sg_one"), toy(2), steps=2, compile=True)
+    said = capsys.readouterr().out
+    assert said == "Not compiled, training goes on as it is: RuntimeError: No working C++ compiler found\n"
+    plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
+    assert all(torch.equal(compiled[name], plain[name]) for name in plain)
+
+
+def test_a_compiled_backbone_keeps_its_names(monkeypatch, tmp_path):
+    """The backend that translates nothing: what is tested is what fit makes of torch.compile."""
+    compiled, real = [], torch.compile
+
+    def counting(function, **options):
+        compiled.append(function)
+        return real(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", counting)
+    state, _ = trained(quiet("sg_one"), toy(2), steps=2, compile=True, checkpoint=tmp_path / "c.pt")
+    monkeypatch.undo()
+    assert len(compiled) == 1 + 4, "a trial, and a stage each"
+    plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
+    assert list(load_checkpoint(tmp_path / "c.pt")["method"]) == list(plain)
+    assert differences(state, plain) < 1e-6
+
+
+def test_bfloat16_has_channels_last_and_its_checkpoint_serves_both(tmp_path):
+    method = quiet("sg_one")
+    trained(method, toy(2), steps=2, dtype=torch.bfloat16, checkpoint=tmp_path / "c.pt")
+    assert method.guidance.weight.is_contiguous(memory_format=torch.channels_last)
+    fresh = quiet("sg_one")
+    fresh.load_state_dict(load_checkpoint(tmp_path / "c.pt")["method"])
+    assert torch.equal(fresh.guidance.weight, method.guidance.weight)
+    assert fresh.guidance.weight.is_contiguous()
+
+
+def test_without_torchrun_it_is_said_how_several_processes_start(monkeypatch, capsys):
+    monkeypatch.delenv("RANK", raising=False)
+    assert main(["run.yaml"]) == 2
+    assert "Usage: torchrun --nproc-per-node 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_from_the_whole_batch(tmp_path):
+    parameters = "method: hsnet\nsteps: 3\nbatch_size: 4\nimage_size: 32\nepisodes: 2\ntargets: []\ndevice: cpu\n"
+    (tmp_path / "run.yaml").write_text(parameters + f"output: {tmp_path / 'out'}\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "fsslib.reproduction.distributed", str(tmp_path / "run.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    together = load_checkpoint(tmp_path / "out" / "checkpoint.pt")
+    assert "processes: 2" in (tmp_path / "out" / "run-config.yaml").read_text()
+
+    torch.manual_seed(0)
+    alone = build_method("hsnet", weights="tiny-toy-fold0.pt")
+    data = open_task("toy", fold=0, targets=(), size=32)
+    history = fit(alone, Recipe.load("hsnet").with_changes(steps=3), data.streams(batch_size=4), progress=False)
+    losses = [row["segmentation"] for row in together["history"]]
+    assert losses == pytest.approx(history.series("segmentation"), abs=1e-4)
+    assert len(set(losses)) == 3
