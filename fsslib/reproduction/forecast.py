@@ -78,7 +78,8 @@ def forecast(name: str, runs: Sequence[tuple[str, RunConfig]], *, jobs: int = 1)
     if not left:
         return "\n".join([head, *lines])
     if unknown == left:
-        return "\n".join([head, *lines, "How long that takes is not known: no such run was measured."])
+        unknown_time = "How long that takes is not known: no such run was measured here. Make one, and ask again."
+        return "\n".join([head, *lines, unknown_time])
     last = f"About {_time(total / min(jobs, left - unknown))} with {jobs} at a time, going by runs/ and results/"
     more = f", and {_runs(unknown)} never measured" if unknown else ""
     return "\n".join([head, *lines, f"{last}{more}."])

@@ -18,6 +18,7 @@ from fsslib.reproduction.street_tables import (
 from fsslib.reproduction.table import by_unit, cell
 from fsslib.reproduction.tables import (
     fill,
+    laptop_scores,
     rtd_differences,
     rtd_real_differences,
     rtd_real_scores,
@@ -79,6 +80,18 @@ def test_the_ablation_is_held_against_its_baseline_and_its_controls():
     assert rows["Cons minus BS"].startswith("+1.0")
     assert rows["all minus control: mixing samples"].startswith("+3.0")
     assert rows["all minus control: random items"] == "–"
+
+
+def test_the_laptops_seconds_are_those_of_the_fastest_run_that_was_not_interrupted():
+    def timed(label, seed, seconds, training, **more):
+        made = run(label, 0, seed, photo=0.5 + seed / 10)
+        made["config"] |= more
+        return made | {"seconds": seconds, "training": {"seconds": training}}
+
+    runs = [timed("A", 0, 60, 40), timed("A", 1, 50, 40), timed("A", 2, 8, 40), timed("B", 0, 9, 0, data="streets")]
+    table = laptop_scores(runs)
+    assert [row[:3] for row in table.rows] == [("A", "50", "60.0")]
+    assert table.head[:3] == ("", "seconds", "photo")
 
 
 def street_run(label, seed, cities, pole, road=0.9):
