@@ -98,8 +98,8 @@ def pixel_cache(
     """All images of a set, decoded and resized once by `prepare`, 4 bytes a pixel; the place and size are printed.
 
     `files` names the files of each image. The entry serves as long as their content is the same: by size and times,
-    where these differ by sha256. `workers` threads decode (default: one a core). Returns None, and says so, where the
-    disk has no room for it. What `prepare` raises leaves no entry.
+    where these differ by sha256. `workers` threads decode (default: one for each core this process may use). Returns
+    None, and says so, where the disk has no room for it. What `prepare` raises leaves no entry.
     """
     root = cache_root() if root is None else root
     ids = list(files)
@@ -180,7 +180,8 @@ def _in_threads(
     ids: Sequence[str], work: Callable[[str], Any], workers: int | None, title: str
 ) -> Iterator[tuple[int, str, Any]]:
     """Each id's position, name and result, in order; a bounded number of results waits in memory."""
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(workers or cores) as pool:
         progress = tqdm(total=len(ids), desc=title, unit="image", leave=False, disable=None)
         for start in range(0, len(ids), 64):
             part = ids[start : start + 64]

@@ -229,6 +229,12 @@ class LabelledImageSet:
         )
         return cached
 
+    def with_originals(self) -> "LabelledImageSet":
+        """The same set with `keep_originals`; it decodes its images itself, for no cache holds those label maps."""
+        kept = copy.copy(self)
+        kept.keep_originals, kept._cache = True, {}
+        return kept
+
     def restricted(self, ids: Iterable[str]) -> "LabelledImageSet":
         """The same set with only these images. Raises DataError for an id that is not in it."""
         ids = set(ids)
@@ -290,16 +296,8 @@ class LabelledImageSet:
                         f"{self.name} that show it large enough; there are {outside}. Ask for fewer shots, leave the "
                         "class out, or add images of other groups."
                     )
-        return sample_rows(
-            images,
-            classes,
-            episodes,
-            ways=ways,
-            shots=shots,
-            seed=seed,
-            presence_probability=presence_probability,
-            groups=self._groups,
-        )
+        more = {"presence_probability": presence_probability, "groups": self._groups}
+        return sample_rows(images, classes, episodes, ways=ways, shots=shots, seed=seed, **more)
 
     def episode(self, rows: Sequence[EpisodeRow]) -> Episode:
         """The images and masks of these rows. Raises DataError for a foreign image or a support without its class."""
@@ -382,12 +380,10 @@ class LabelledImageSet:
         if self._pixels is not None and image_id in self._pixels and not self.keep_originals:
             return _Prepared(*self._pixels[image_id], None)
         image, labels = self._load_pair(image_id)
-        prepared = _Prepared(
-            resize_image(image, self.size),
-            resize_labels(labels, self.size),
-            labels if self.keep_originals else None,
-        )
-        if len(self._cache) * 4 * self.size**2 < CACHE_BYTES:
+        original = labels if self.keep_originals else None
+        prepared = _Prepared(resize_image(image, self.size), resize_labels(labels, self.size), original)
+        each = 4 * self.size**2 + (labels.numel() if self.keep_originals else 0)
+        if len(self._cache) * each < CACHE_BYTES:
             self._cache[image_id] = prepared
         return prepared
 

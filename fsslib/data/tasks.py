@@ -55,10 +55,15 @@ class FewShotTask:
         """The test of each domain: that many frozen episodes, a function of these arguments alone.
 
         Under the protocol "hsnet" they are the first of HSNet's own, as far as their images are there, and `seed` is of
-        no account. Raises DataError for a domain that has none.
+        no account. Raises DataError for a domain that has none. Under "original" they carry the queries' label maps at
+        their own size. Raises ValueError for a domain that is drawn at one size.
         """
         found = {}
         for domain, images in self.tests.items():
+            if protocol == "original":
+                if not hasattr(images, "with_originals"):
+                    raise ValueError(f"{domain} has no label maps at a size of their own. Choose another protocol.")
+                images = images.with_originals()
             if protocol == "hsnet":
                 manifest = self._published(domain, episodes, ways, shots)
             else:
@@ -144,8 +149,13 @@ class AdaptationTask:
         target = ImageStream(self.target, self.labelled_targets(shots, seed), batch_size, f"target-{seed}")
         return {"source": source, "target": target, "both": PairStream(source, target)}
 
-    def exams(self, episodes: int, **_: Any) -> dict[str, ImageSet]:
-        """The test of each domain: its first `episodes` test images, whatever else a few-shot test depends on."""
+    def exams(self, episodes: int, *, protocol: str = "toy", **_: Any) -> dict[str, ImageSet]:
+        """The test of each domain: its first `episodes` test images, whatever else a few-shot test depends on.
+
+        Raises ValueError for a protocol that says otherwise than to score at the input's size.
+        """
+        if protocol in ("original", "hsnet"):
+            raise ValueError(f"Streets are scored at the input's size, not by {protocol!r}. Choose another protocol.")
         return {domain: ImageSet(images.source, images.ids[:episodes]) for domain, images in self.tests.items()}
 
     def describe(self) -> str:

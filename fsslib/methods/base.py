@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from fsslib.episodes import VOID, Episode
 
-Optimizers = Mapping[str, torch.optim.Optimizer]
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """What a training step needs of an optimiser; those of torch.optim are such."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step(self) -> Any: ...
+
+
+Optimizers = Mapping[str, Optimizer]
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,9 @@ class Method(nn.Module):
 
     encodes_alike: bool = True
     """Whether `encode` gives the same for the same image in evaluation mode, so that `evaluate` may keep it."""
+
+    compiles: bool = True
+    """Whether it calls its backbone's stages, which are what `fit` compiles."""
 
     compute_dtype: torch.dtype = torch.float32
     """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""

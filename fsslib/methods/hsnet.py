@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.correlation import (
-    LARGEST_PIECE,
     CentrePivotBlock,
     feature_pyramid,
+    largest_piece,
     mask_features,
     resize_query,
     unit_features,
@@ -45,6 +45,8 @@ class HSNet(Method):
     an output stride of 32 (`backbone_options`) it is the paper's network. Any backbone with stages to compare will do:
     on tiny the three last stages are three levels of one layer each, all on one grid, and the width is 32.
     """
+
+    compiles = False
 
     def __init__(self, backbone: Backbone, *, width: int | None = None):
         super().__init__()
@@ -133,7 +135,7 @@ class HSNet(Method):
     def _pairs(self, query: list[Tensor], support: list[Tensor]) -> Float[Tensor, "B 2 _ _"]:
         """The learner's answers, a few pairs at a time if they are large. Gradients want all of them kept anyway."""
         correlations = query[-1][0, :, 0].numel() * support[-1][0, 0, 0].numel()
-        few = len(query[0]) if torch.is_grad_enabled() else max(1, LARGEST_PIECE // correlations)
+        few = len(query[0]) if torch.is_grad_enabled() else max(1, largest_piece(query[0].device) // correlations)
         pieces = (zip(*(level.split(few) for level in levels)) for levels in (query, support))
         return torch.cat([self.learner(*pair) for pair in zip(*pieces)])
 

@@ -110,10 +110,10 @@ def load_claims(path: Path | None = None) -> list[Claim]:
 
 
 def results_of(plan: str) -> list[dict[str, Any]]:
-    """The rows of a plan's results file: the user's own, else the one that comes with fsslib; none if neither is."""
+    """The rows of a plan's results file: the user's own if it holds any, else the one that comes with fsslib."""
     folders = (paths.project_root() / "results", paths.shipped("results"))
     found = (folder / f"{plan}.json" for folder in folders)
-    return next((read_rows(path) for path in found if path.is_file()), [])
+    return next((rows for path in found if path.is_file() and (rows := read_rows(path))), [])
 
 
 def judge(claim: Claim) -> list[Judgement]:

@@ -123,8 +123,9 @@ class RunConfig(BaseModel):
                 f"{self.data} is for domain adaptation, with one target and no ways; found targets "
                 f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
             )
-        if facts.adapts and self.draw:
-            raise ValueError(f"{self.data} has fixed test images and nothing to draw; found draw {self.draw}")
+        if self.draw and (facts.adapts or self.protocol == "hsnet"):
+            fixed = f"{self.data} has fixed test images" if facts.adapts else "protocol hsnet has fixed test episodes"
+            raise ValueError(f"{fixed} and nothing to draw; found draw {self.draw}")
         if _adapts(self.method) != facts.adapts:
             kind = "a domain adaptation" if facts.adapts else "a few-shot"
             able = ", ".join(name for name in _known("method") if _adapts(name) == facts.adapts)

@@ -17,9 +17,11 @@ import yaml
 from fsslib.data import open_task
 from fsslib.episodes import write_atomically
 from fsslib.methods import build_method
+from fsslib.methods.base import TrainingDiverged
 from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
 from fsslib.reproduction.environment import choose_device
-from fsslib.reproduction.run import CHECKPOINT, CONFIG, RunError, only_runner_in
+from fsslib.reproduction.run import CHECKPOINT, CONFIG, RunError, check_belongs_to, only_runner_in
+from fsslib.training.checkpoint import CheckpointError
 from fsslib.training.fit import fit
 from fsslib.training.recipe import Recipe
 
@@ -36,7 +38,10 @@ def main(arguments: list[str]) -> int:
         with only_runner_in(config.folder) if first else nullcontext():
             _train(config, device, first)
         distributed.barrier()
-    except (ConfigError, RunError, ValueError) as error:
+    except (RunError, CheckpointError, TrainingDiverged) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
@@ -68,6 +73,7 @@ def _join(device: str) -> str:
 def _train(config: RunConfig, device: str, first: bool) -> None:
     if first:
         config.folder.mkdir(parents=True, exist_ok=True)
+        check_belongs_to(config.folder, config)
         stated = config.model_dump(mode="json", exclude={"output"})
         write_atomically(config.folder / CONFIG, yaml.safe_dump(stated, sort_keys=False))
     task = open_task(

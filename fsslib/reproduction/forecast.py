@@ -9,7 +9,7 @@ from typing import Any
 from fsslib import paths
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.environment import choose_device
-from fsslib.reproduction.plans import read_rows
+from fsslib.reproduction.plans import read_rows, recorded
 from fsslib.reproduction.result import FILE, read_result
 
 Row = dict[str, Any]
@@ -57,7 +57,9 @@ def _questions(config: Row) -> int:
 def forecast(name: str, runs: Sequence[tuple[str, RunConfig]], *, jobs: int = 1) -> str:
     """A plan's rows with their runs, those that are done and the time of the others, `jobs` of them at once."""
     measured = measured_runs()
-    done = {config.folder for _, config in runs if (config.folder / FILE).exists()}
+    done = {config.folder for _, config in runs if recorded(config)}
+    rows = {row.get("config_sha256") for row in _readable(read_rows, f"results/{name}.json")}
+    elsewhere = sum(config.folder not in done and config.sha256 in rows for _, config in runs)
     lines, total, unknown = [], 0.0, 0
     width = max((len(label) for label, _ in runs), default=0)
     for label in dict.fromkeys(label for label, _ in runs):
@@ -73,6 +75,11 @@ def forecast(name: str, runs: Sequence[tuple[str, RunConfig]], *, jobs: int = 1)
         elif left:
             line += "  never measured"
         lines.append(line)
+    if elsewhere:
+        lines.append(
+            f"results/{name}.json holds {elsewhere} of these runs from another machine; running them again replaces "
+            "their rows."
+        )
     left = len(runs) - len(done)
     head = f"{name}: {_runs(len(runs))}, {len(done)} done, {left} to run"
     if not left:

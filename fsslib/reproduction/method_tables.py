@@ -52,10 +52,12 @@ def _labels(runs: Runs) -> list[str]:
 def _seconds(runs: Runs, label: str) -> str:
     """Of the fastest run: on a machine that does other things too, the one that tells most about the method.
 
-    Not of a run that was interrupted: its `seconds` are those of its last part, the training's are all.
+    Earlier records of a run that was interrupted have the `seconds` of its last part, the training's are all: not of
+    those.
     """
-    whole = [run for run in runs if run["label"] == label and run["seconds"] >= run["training"]["seconds"]]
-    return f"{min(run['seconds'] for run in whole):.0f}"
+    own = [run for run in runs if run["label"] == label]
+    whole = [run["seconds"] for run in own if run["seconds"] >= run["training"]["seconds"]]
+    return f"{min(whole):.0f}" if whole else "–"
 
 
 def baseline_scores(runs: Runs) -> Table:

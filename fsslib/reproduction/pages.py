@@ -151,7 +151,7 @@ def claims_html(judged: Sequence[Judgement]) -> str:
     parts = [f"<p>{tally}</p><p class='soft'>{html.escape(RULE)}</p>"]
     for paper, of_paper in groupby(judged, lambda x: x.claim.paper):
         of_paper = list(of_paper)
-        reach = max((abs(end) for x in of_paper if x.interval for end in _span(x.interval)), default=1)
+        reach = max((abs(end) for x in of_paper if x.interval for end in _span(x.interval)), default=0) or 1
         scale = f"<small>bars from -{reach:.1f} to +{reach:.1f}</small>"
         parts.append(f"<h3>{html.escape(paper)} {scale}</h3><div class='claims'>")
         for claim, of_claim in groupby(of_paper, lambda x: x.claim):

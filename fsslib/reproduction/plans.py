@@ -29,6 +29,7 @@ from fsslib import paths
 from fsslib.episodes import write_atomically
 from fsslib.reproduction import scheduler
 from fsslib.reproduction.config import ConfigError, RunConfig, parse
+from fsslib.reproduction.environment import cpu_cores
 from fsslib.reproduction.result import FILE, read_result
 
 PARAMETERS = "plan.json"
@@ -65,6 +66,13 @@ class Plan:
                 raise ConfigError(f"{path}: each of the runs is a mapping with a label; found {matrix!r}") from None
             except ConfigError as error:
                 raise ConfigError(f"{path}, runs labelled {label!r}: {error}") from error
+        folders: dict[Path, RunConfig] = {}
+        for _, config in runs:
+            if folders.setdefault(config.folder, config).sha256 != config.sha256:
+                raise ConfigError(
+                    f"{path}: different runs would write to {config.folder}. Leave `output` out: each run then has a "
+                    "folder of its own."
+                )
         return cls(content["name"], tuple(runs))
 
     def order(self) -> list[Run]:
@@ -96,12 +104,16 @@ def carry_out(
 ) -> list[str]:
     """Run what is not finished through Snakemake and return what failed, one text for each run.
 
-    On this machine: `jobs` runs at a time (1 unless told) share its `cores` (all of them), and take a GPU each where
-    there are any. With a Snakemake `profile`, a folder, its executor and its resources are used instead, and `jobs`
-    only if given. A run that fails is tried once more. The results file is rewritten as runs end, seeds in their order.
-    An interrupt reaches the runs, which save checkpoints. Raises ConfigError when Snakemake could start no run at all.
+    On this machine: `jobs` runs at a time (1 unless told) share its `cores` (all that this process may use), and take a
+    GPU each where there are any. With a Snakemake `profile`, a folder, its executor and its resources are used instead,
+    and `jobs` only if given. A run that fails is tried once more. The results file is rewritten as runs end, seeds in
+    their order. An interrupt reaches the runs, which save checkpoints. Raises ConfigError when the folder of a run
+    holds the result of another, and when Snakemake could start no run at all.
     """
     waiting = _unfinished(plan)
+    for _, config in waiting:
+        if (config.folder / FILE).exists():  # Snakemake would take it for this run's
+            _check_belongs_to(config)
     left = list(waiting)
     try:
         if waiting:
@@ -109,7 +121,7 @@ def carry_out(
                 while process.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(timeout=1)
-                    for label, config in [run for run in left if _is_finished(run)]:
+                    for label, config in [run for run in left if recorded(run[1])]:
                         left.remove((label, config))
                         print(f"{len(waiting) - len(left)}/{len(waiting)}  {label}  {config.run_id}", flush=True)
                         gather(plan)
@@ -121,12 +133,26 @@ def carry_out(
     return [f"{label}, {config.run_id}: {_last_lines(config.folder / LOG, 3)}" for label, config in left]
 
 
-def _is_finished(run: Run) -> bool:
-    return (run[1].folder / FILE).exists()
+def recorded(config: RunConfig) -> dict[str, Any] | None:
+    """The record of a run that is finished on this machine; None where there is none, or another run's."""
+    with contextlib.suppress(OSError, ValueError):
+        result = read_result(config.folder / FILE)
+        if result.get("config_sha256") == config.sha256:
+            return result
+    return None
 
 
 def _unfinished(plan: Plan) -> list[Run]:
-    return [run for run in plan.order() if not _is_finished(run)]
+    return [run for run in plan.order() if not recorded(run[1])]
+
+
+def _check_belongs_to(config: RunConfig) -> None:
+    from fsslib.reproduction.run import RunError, check_belongs_to
+
+    try:
+        check_belongs_to(config.folder, config)
+    except RunError as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -137,7 +163,7 @@ def _snakemake(
     from fsslib.reproduction.run import sigterm_interrupts
 
     root, gpus, jobs_here = paths.project_root(), _gpus(), jobs or 1
-    cores_here = cores or os.cpu_count() or 1
+    cores_here = cores or cpu_cores()
     runs = {}
     for number, (_, config) in enumerate(reversed(plan.order())):
         folder = config.folder
@@ -158,8 +184,8 @@ def _snakemake(
     command += ["--directory", str(root / "runs"), "--configfile", str(_notes(plan) / "snakemake.json")]
     # A result.json is whole whenever it is there, and every run has its own lock: what Snakemake would do about half
     # files, changed code and its own lock stays off.
-    command += ["--keep-going", "--rerun-triggers", "mtime", "--ignore-incomplete", "--drop-metadata", "--nolock"]
-    command += ["--scheduler", "greedy", "--nocolor"]
+    command += ["--keep-going", "--rerun-triggers", "mtime", "--ignore-incomplete", "--keep-incomplete", "--nolock"]
+    command += ["--drop-metadata", "--scheduler", "greedy", "--nocolor"]
     if profile:
         command += ["--profile", str(Path(profile).absolute()), *(["--jobs", str(jobs)] if jobs else [])]
     else:
@@ -189,6 +215,8 @@ def _gpus() -> list[str]:
     """The GPUs of this machine that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
     import torch
 
+    if not torch.cuda.is_available():
+        return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
@@ -207,9 +235,8 @@ def gather(plan: Plan) -> Path:
     kept = {row["config_sha256"]: row for row in read_rows(plan.results_file)} if plan.results_file.exists() else {}
     rows = []
     for label, config in plan.runs:
-        path = config.folder / FILE
-        if path.exists():
-            rows.append({"label": label} | _row(path))
+        if result := recorded(config):
+            rows.append({"label": label} | _row(result))
         elif config.sha256 in kept:
             rows.append(kept[config.sha256] | {"label": label})
     content = {"schema_version": 1, "plan": plan.name, "command": f"fsslib reproduce {plan.name}", "runs": rows}
@@ -222,9 +249,8 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     return json.loads(Path(path).read_text(encoding="utf-8"))["runs"]
 
 
-def _row(path: Path) -> dict[str, Any]:
+def _row(result: dict[str, Any]) -> dict[str, Any]:
     """What a table or a test may need of a run; the counts of every episode stay in its folder, named by hash."""
-    result = read_result(path)
     return {
         "config_sha256": result["config_sha256"],
         "config": result["config"],

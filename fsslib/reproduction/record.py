@@ -47,8 +47,8 @@ def write_result(
     """Write a finished run's files to `config.folder`, `result.json` last, and return its path.
 
     `exams` and `meters` hold, by domain, the questions and the counts that were taken on them, `best` those of the
-    weights that were best on held-out source images, where there are such; `seconds` is the whole run's wall time so
-    far (training's own, which outlives interruptions, is in `history`). Beside it go `metrics.csv` with the losses of
+    weights that were best on held-out source images, where there are such; `seconds` is the run's wall time so far,
+    with the training that earlier calls did (`history.earlier`). Beside it go `metrics.csv` with the losses of
     every step and `counts-DOMAIN.npz` with the meters' counts, named by their hashes.
     """
     folder = config.folder

@@ -136,7 +136,7 @@ def run(
     with only_runner_in(folder, wait):
         if force:
             _remove_files_of_a_run(folder, notebook)
-        _check_belongs_to(folder, config)
+        check_belongs_to(folder, config)
         if (folder / result.FILE).exists():
             _keep_last_notebook(folder, notebook)
             return folder / result.FILE
@@ -248,7 +248,7 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _check_belongs_to(folder: Path, config: RunConfig) -> None:
+def check_belongs_to(folder: Path, config: RunConfig) -> None:
     """Raise RunError when the folder holds the checkpoint or the result of another config."""
     stated = []
     if (folder / CHECKPOINT).exists() and (folder / CONFIG).exists():
@@ -340,9 +340,9 @@ def main(file: str) -> int:
     The parameters in FILE were checked when it was written, and the notebook checks them again; not to do so here
     spares every run the seconds in which torch is imported.
     """
-    gpu = _a_gpu_of_its_own()  # kept to the end of this process: it is the lock
+    config = _unchecked(json.loads(Path(file).read_text(encoding="utf-8")))
+    gpu = None if config.device == "cpu" else _a_gpu_of_its_own()  # kept to the end of this process: it is the lock
     try:
-        config = _unchecked(json.loads(Path(file).read_text(encoding="utf-8")))
         run(config, wait=True)
     except (RunError, RunInterrupted) as error:
         print(error, file=sys.stderr)
@@ -363,7 +363,9 @@ def _a_gpu_of_its_own() -> filelock.BaseFileLock | None:
     names = [name for name in os.environ.get("FSSLIB_GPUS", "").split(",") if name]
     while len(names) > 1:
         for name in names:
-            lock = filelock.FileLock(Path(tempfile.gettempdir(), f"fsslib-gpu-{name}.lock"), timeout=0)
+            # By user: nobody may open the files of others there.
+            path = Path(tempfile.gettempdir(), f"fsslib-gpu-{os.getuid()}-{name}.lock")
+            lock = filelock.FileLock(path, timeout=0)
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire()
                 os.environ["CUDA_VISIBLE_DEVICES"] = name

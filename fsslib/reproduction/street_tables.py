@@ -15,7 +15,8 @@ def rare_by_unit(runs: Sequence[Mapping[str, Any]], label: str, domain: str) -> 
     for run in runs:
         if run["label"] == label and domain in run["scores"]:
             ious = [iou for name, iou in run["scores"][domain]["per_class"].items() if name in RARE and iou is not None]
-            found[run["config"]["fold"], run["config"]["seed"]] = 100 * sum(ious) / len(ious)
+            if ious:
+                found[run["config"]["fold"], run["config"]["seed"]] = 100 * sum(ious) / len(ious)
     return found
 
 

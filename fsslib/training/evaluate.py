@@ -31,7 +31,7 @@ def evaluate(
     them.
 
     The method is in eval mode meanwhile and gets its mode back. The result does not depend on `batch_size`. Protocol
-    "original" needs episodes that carry `query_originals`, and one whose method gives scores.
+    "original" needs episodes that carry `query_originals`, and a method that gives scores; ValueError else.
 
     A manifest that shows images again is answered without running the backbone on them again, where the method splits
     into `encode` and `decode`: what was encoded is kept on `device`, at most `keep_bytes` of supports and as many of
@@ -40,6 +40,8 @@ def evaluate(
     """
     rule = protocol_named(protocol)
     if isinstance(episodes, ImageSet):
+        if rule.labels_at != "input":
+            raise ValueError(f"Images of a set are scored at the input's size, not by {protocol!r}. Choose another.")
         meter = SegmentationMeter(episodes.source.class_names)
     else:
         meter = FewShotMeter(dict.fromkeys(c for row in episodes.manifest.rows for c in row.classes))
@@ -154,8 +156,8 @@ def _at_original_size(prediction: Prediction, episode: Episode) -> Iterator[tupl
     """One query at a time, its scores brought to the size of its original label map."""
     if episode.query_originals is None or prediction.scores is None:
         raise ValueError(
-            'Protocol "original" needs episodes with label maps at their original size (open the data set with '
-            "keep_originals=True) and a method whose predictions carry scores."
+            'Protocol "original" needs episodes with label maps at their original size (name it to `exams` too, or '
+            "open the data set with keep_originals=True) and a method whose predictions carry scores."
         )
     for row, truth in enumerate(episode.query_originals):
         truth = truth.to(prediction.labels.device)[None]

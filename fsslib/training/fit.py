@@ -37,6 +37,7 @@ class Stream(Protocol):
 class History:
     """What was logged: for every step its number over all phases, its phase and the method's values.
 
+    `seconds` is the time of the training, `earlier` the part of it that earlier calls took, before an interruption.
     `best` is there where images were held out: the step after which the loss on them was lowest, that loss, and the
     method's state at that moment.
     """
@@ -44,6 +45,7 @@ class History:
     rows: list[dict[str, int | float]] = field(default_factory=list)
     seconds: float = 0.0
     best: dict[str, Any] | None = None
+    earlier: float = 0.0
 
     def series(self, name: str) -> list[float]:
         """One value over the steps that have it, for instance `history.series("segmentation")`."""
@@ -97,8 +99,6 @@ def fit(
     method.compute_dtype = dtype
     if dtype == torch.bfloat16:
         method.to(memory_format=torch.channels_last)
-    if compile:
-        _compile(method, device)
     method.prepare(classes)
     torch.manual_seed(seed)
 
@@ -106,13 +106,15 @@ def fit(
     if checkpoint is not None and Path(checkpoint).exists():
         loaded = load_checkpoint(checkpoint, identity=identity)
         first_phase, first_step = loaded["phase"], loaded["step"]
-        history = History(loaded["history"], loaded["seconds"], loaded.get("best"))
+        history = History(loaded["history"], loaded["seconds"], loaded.get("best"), earlier=loaded["seconds"])
         _restore(method, loaded["method"], checkpoint)
 
     started = time.perf_counter() - history.seconds
     total = sum(p.steps for p in recipe.phases)
     if len(history.rows) < total:
         check_pieces(method, accumulate, processes)
+        if compile:
+            _compile(method, device)
     share([*method.parameters(), *method.buffers()])
     report = _Report(total, len(history.rows), log_every, False if process_rank() else progress)
     if prepare_ahead is None:
@@ -148,26 +150,25 @@ def fit(
                 except TrainingDiverged as error:
                     raise TrainingDiverged(
                         f"Training diverged in phase {phase.name!r} at step {step}: {error}. No weight was changed by "
-                        "this step. Lower the learning rate, or look at the batch it names: "
-                        "data[phase.data].batch(step)."
+                        "this step. Lower the learning rate, or look at the batch: "
+                        f"data[{phase.data!r}].batch({overall})."
                     ) from error
                 with torch.no_grad():
                     method.after_step()
 
                 history.rows.append({"step": overall, "phase": number, **values})
                 report.step(phase.name, values)
+                due = step + 1 == phase.steps or bool(checkpoint_every and (step + 1) % checkpoint_every == 0)
+                if due:
+                    rest()
+                    _keep_best(history, method, held_out)
                 if any_process(stop(), device):
                     save(step + 1)
                     report.close()
                     where = f"; it is saved in {checkpoint}, run the same again to go on" if checkpoint else ""
                     raise KeyboardInterrupt(f"Training stopped after step {overall + 1} of {total}{where}.")
-                if checkpoint_every and (step + 1) % checkpoint_every == 0 and step + 1 < phase.steps:
-                    rest()
-                    _keep_best(history, method, held_out)
+                if due and step + 1 < phase.steps:
                     save(step + 1)
-            if begin < phase.steps:
-                rest()
-                _keep_best(history, method, held_out)
             save(phase.steps)
     report.close()
     history.seconds = time.perf_counter() - started
@@ -179,6 +180,9 @@ def _compile(method: Method, device: torch.device) -> None:
 
     The stages hold nearly all arithmetic, and a method may act between two of them in ways that do not compile.
     """
+    if not method.compiles:
+        print(f"Not compiled: {type(method).__name__} takes its backbone's stages apart and calls none.", flush=True)
+        return
     try:
         torch.compile(torch.sin)(torch.ones(8, device=device, requires_grad=True)).sum().backward()
     except Exception as error:  # no compiler, no backend for this device or version of Python: many kinds

@@ -33,6 +33,11 @@ def check_pieces(method: Method, accumulate: int, processes: int) -> None:
             f"{type(method).__name__} keeps something of all samples of a step, and pieces show it only the last ones; "
             f"found accumulate {accumulate}. Leave it at 1, or take a smaller batch_size or several processes."
         )
+    if processes > 1 and getattr(method, "select", False):
+        raise ValueError(
+            f"{type(method).__name__} selects its source images as it learns, and {processes} processes could come to "
+            "select different ones. Train it by one process, with accumulate in place of more, or with select=False."
+        )
     if processes != process_count():
         raise ValueError(
             f"This run is to be trained by {processes} processes together, and here is {process_count()}. Train it "
@@ -86,7 +91,7 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags)
 
 
-class _Held(torch.optim.Optimizer):
+class _Held:
     """An optimiser as one piece of a batch sees it: the first clears the gradients, the last moves the weights."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, first: bool, last: bool, pieces: int):

@@ -199,6 +199,11 @@ def test_correlate_holds_the_sampled_correlations_and_a_piece_of_the_others_at_a
     assert max(pieces) <= 2**15
 
 
+def test_pieces_are_larger_on_a_gpu():
+    assert correlation.largest_piece(torch.device("cpu")) == 2**22
+    assert correlation.largest_piece(torch.device("cuda", 1)) == 2**28
+
+
 def test_a_block_takes_another_size_after_the_first():
     """The released layer keeps the sampled places of its first call."""
     block = CentrePivotBlock(2, 4, 3, stride=2)

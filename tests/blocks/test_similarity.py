@@ -113,15 +113,17 @@ def test_gradients_in_float64():
     assert torch.autograd.gradcheck(cosine_similarity_map, inputs)
 
 
-def test_bfloat16_loses_its_last_digit_only():
-    """The map keeps its dtype, and is computed in float32 in between: one rounding, a relative 2^-9."""
+def test_the_cosine_of_bfloat16_features_is_not_rounded_again():
+    """Cosines of 0.999 and 0.998 are one number in bfloat16, and the tie would go to the background."""
     features, prototype = (t.bfloat16() for t in drawn((2, 256, 8, 8), 5))
-    found, exact = (
-        cosine_similarity_map(features, prototype),
-        cosine_similarity_map(features.float(), prototype.float()),
-    )
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), exact, rtol=2**-8, atol=1e-6)
+    found = cosine_similarity_map(features, prototype)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, cosine_similarity_map(features.float(), prototype.float()))
+    ones = torch.ones(1, 2, 1, 1, dtype=torch.bfloat16)
+    near = [torch.tensor([[1.0, beside]], dtype=torch.bfloat16) for beside in (0.875, 0.9375)]
+    background, foreground = prototype_logits(ones, near[1], near[0])[0]
+    assert background < foreground
+    assert background.bfloat16() == foreground.bfloat16()
 
 
 def test_autocast_does_not_lower_the_precision():

@@ -231,6 +231,33 @@ def test_joined_sets_read_from_the_caches_of_their_parts(voc, tmp_path, monkeypa
     assert torch.equal(whole.episode(whole.sample([12], 1)).query_images, expected)
 
 
+def test_label_maps_at_their_own_size_come_with_the_same_pixels_and_leave_the_set_alone(voc, tmp_path):
+    cached = voc.cached(tmp_path / "cache")
+    rows = voc.sample([12], 3)
+    expected = cached.episode(rows)
+    kept = cached.with_originals()
+    found = kept.episode(rows)
+    assert torch.equal(found.query_images, expected.query_images)
+    assert torch.equal(found.query_labels, expected.query_labels)
+    for row, original in zip(rows, found.query_originals):
+        truth = voc.original(row.query)[1]
+        assert torch.equal(original, torch.where(truth == 12, 1, truth))
+        assert original.shape == (45, 60)
+    assert cached.episode(rows).query_originals is voc.episode(rows).query_originals is None
+    assert joined((voc,), name="all", domain="photo").with_originals().keep_originals
+
+
+def test_as_many_threads_decode_as_cores_may_be_used(files, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cache, "ThreadPoolExecutor", lambda count: asked.append(count) or ThreadPoolExecutor(count))
+    monkeypatch.setattr(cache.os, "sched_getaffinity", lambda process: {4, 7, 9}, raising=False)
+    build(files, tmp_path / "cache")
+    monkeypatch.delattr(cache.os, "sched_getaffinity")
+    monkeypatch.setattr(cache.os, "cpu_count", lambda: 5)
+    build(files, tmp_path / "another")
+    assert asked == [3, 5]
+
+
 def test_a_damaged_image_is_named_when_the_cache_is_made(voc, tmp_path):
     path = voc._image_path(voc.ids[0])
     path.write_bytes(path.read_bytes()[:-200])

@@ -202,6 +202,14 @@ def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path):
     assert open_task("toy").benchmarks == {}
 
 
+def test_what_has_one_size_only_is_not_asked_for_another():
+    with pytest.raises(ValueError, match=r"photo has no label maps at a size of their own\. Choose another protocol"):
+        open_task("toy").exams(1, protocol="original")
+    for protocol in ("original", "hsnet"):
+        with pytest.raises(ValueError, match=f"scored at the input's size, not by '{protocol}'"):
+            open_task("streets", source="game").exams(1, protocol=protocol)
+
+
 def test_a_domain_may_ask_for_classes_of_its_own_but_for_none_that_is_learnt():
     world = ToyWorld("photo")
     one, two, three, *_ = world.class_names

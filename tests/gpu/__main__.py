@@ -131,6 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
             PARTS[part](out, given.tiny)
         except Exception as error:  # the other parts are worth having
             failed.append(f"{part}: {type(error).__name__}: {error}")
+        torch.cuda.empty_cache()  # the next part's processes want the memory that this one no longer uses
         print(f"== {part} took {time.perf_counter() - start:.0f} s", flush=True)
     print(pack(out, given.tiny))
     print("\n".join(failed), file=sys.stderr)

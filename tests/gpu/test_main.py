@@ -41,6 +41,15 @@ def test_the_table_has_every_network_and_the_yardstick():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_part_leaves_its_memory_to_the_next(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setenv("OUT", str(tmp_path))
+    monkeypatch.setattr(gpu, "PARTS", {part: lambda *_, part=part: done.append(part) for part in ("a", "b")})
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    gpu.main(["--tiny", "a", "b"])
+    assert done == ["a", "emptied", "b", "emptied"]
+
+
 def test_what_was_made_is_packed_and_what_failed_is_named(monkeypatch, tmp_path, capsys):
     def reproduced(command, **_):
         """In place of the runs: one record, and one run that fails."""

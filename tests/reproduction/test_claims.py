@@ -1,5 +1,6 @@
 """The claims and their verdicts: the file is sound, the rule is kept, and notebooks print the same words. About 5 s."""
 
+import json
 import re
 
 import nbformat
@@ -11,6 +12,7 @@ from fsslib import paths
 from fsslib.reproduction import claims
 from fsslib.reproduction.claims import Claim, claims_summary, claims_table, judge, load_claims
 from fsslib.reproduction.plans import Plan
+from fsslib.reproduction.street_tables import rare_by_unit
 
 CLAIMS = load_claims()
 TESTS = [test for claim in CLAIMS for test in claim.tests]
@@ -77,6 +79,24 @@ def test_columns_are_corrected_together_and_rare_classes_are_a_column(monkeypatc
     assert judge(claim())[0].word == "holds"
     words = {line.column: line.word for line in judge(claim(columns=["night", "dusk", "rare classes of dusk"]))}
     assert words == {"night": "inconclusive", "dusk": "inconclusive", "rare classes of dusk": "holds"}
+
+
+def test_where_no_rare_class_is_seen_there_is_nothing_to_compare():
+    unseen = {"miou": 0.5, "per_class": {"pole": None, "road": 0.9}}
+    run = {"label": "a", "config": {"fold": 0, "seed": 0}, "scores": {"dusk": unseen}}
+    seen = run | {"config": {"fold": 0, "seed": 1}, "scores": {"dusk": unseen | {"per_class": {"pole": 0.25}}}}
+    assert rare_by_unit([run, seen], "a", "dusk") == {(0, 1): 25.0}
+
+
+def test_an_empty_results_file_does_not_hide_the_shipped_one(tmp_path, monkeypatch):
+    own, shipped = tmp_path / "results" / "p.json", tmp_path / "shipped" / "p.json"
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(paths, "shipped", lambda _: shipped.parent)
+    theirs, mine = [{"label": "theirs"}], [{"label": "mine"}]
+    for path, rows in ((own, []), (shipped, theirs), (own, mine)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"runs": rows}))
+        assert claims.results_of("p") == rows
 
 
 @pytest.mark.parametrize(

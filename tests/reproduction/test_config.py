@@ -140,13 +140,15 @@ def test_text_that_is_no_number_is_refused():
         ({"method": "pixda"}, "toy needs a few-shot method, found 'pixda'; there are prototype, sg_one, panet, "),
         ({"data": "streets", "method": "pixda", "ways": 2}, "one target and no ways; found targets cities and ways 2"),
         ({"data": "streets", "method": "pixda", "targets": ["cities", "meadow"]}, "found targets cities, meadow"),
+        ({"data": "streets", "method": "pixda", "draw": 1}, "streets has fixed test images and nothing to draw"),
+        ({"data": "pascal", "protocol": "hsnet", "draw": 2}, "protocol hsnet has fixed test episodes"),
         (
             {"data": "streets", "method": "pixda", "source": "photo"},
             "unknown domain 'photo' of streets",
         ),
     ],
 )
-def test_data_and_method_must_be_of_one_kind(values, reason):
+def test_data_method_and_test_must_be_of_one_kind(values, reason):
     assert reason in error_of(values)
 
 

@@ -1,4 +1,4 @@
-"""Plans through Snakemake, on notebooks that train nothing: what is repeated, tried again, named, interrupted. 40 s."""
+"""Plans through Snakemake, on notebooks that train nothing: what is repeated, tried again, named, interrupted. 80 s."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 import filelock
 import papermill
 import pytest
+import torch
 
 from fsslib import paths
 from fsslib.reproduction import forecast, plans
@@ -33,9 +34,12 @@ runs:
 # A record that can be gathered, of a notebook that computed nothing.
 RECORD = """
 import json, pathlib
+from fsslib.reproduction.config import RunConfig
 values = {name: globals()[name] for name in NAMES if name != "output"}
+sha256 = RunConfig.model_construct(**values | {"targets": tuple(targets)}).sha256
 parts = {name: {} for name in ("classes", "scores", "floors", "weights", "peak_memory_bytes", "environment")}
-parts |= {"config": values, "config_sha256": "", "seconds": 1.0, "training": {"steps": 0, "seconds": 0.0, "final": {}}}
+parts |= {"config": values, "config_sha256": sha256}
+parts |= {"seconds": 1.0, "training": {"steps": 0, "seconds": 0.0, "final": {}}}
 pathlib.Path(output, "result.json").write_text(json.dumps({"schema_version": 1} | parts))
 """.replace("NAMES", repr(list(DEFAULTS)))
 
@@ -103,6 +107,30 @@ def test_early_seeds_of_all_rows_come_first_and_no_run_twice(tmp_path):
             plan.at(index)
 
 
+def test_a_result_counts_for_its_own_run_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(plans, "_snakemake", lambda *_: pytest.fail("Snakemake was called"))
+    plan = load(tmp_path)
+    mine, other = plan.at(0), plan.at(2)
+    mine.folder.mkdir(parents=True)
+    record = {"config": other.model_dump(mode="json", exclude={"output"}), "config_sha256": other.sha256}
+    for text, said in (
+        (json.dumps({"schema_version": 1} | record), "belongs to a run with seed = 1; this one has seed = 0"),
+        ("{", "is damaged or of another version"),
+    ):
+        (mine.folder / "result.json").write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            plans.carry_out(plan)
+        assert plans.read_rows(plans.gather(plan)) == []
+
+
+def test_different_runs_in_one_folder_are_refused(tmp_path):
+    text = "name: tried\nruns:\n  - {label: a, output: here, seed: SEED}\n  - {label: b, output: here}\n"
+    assert len(load(tmp_path, text.replace("SEED", "0")).order()) == 1
+    with pytest.raises(ConfigError, match=r"different runs would write to .*here\. Leave `output` out"):
+        load(tmp_path, text.replace("SEED", "1"))
+
+
 @pytest.mark.slow
 def test_what_fails_is_tried_again_and_named_and_what_is_finished_not_repeated(project):
     count = "import pathlib; log = pathlib.Path(output, 'tries'); log.open('a').write('x'); tries = log.read_text()"
@@ -127,6 +155,27 @@ def test_what_fails_is_tried_again_and_named_and_what_is_finished_not_repeated(p
     assert len(told.splitlines()) == 3  # two runs, and an empty line for no failures
     assert len(project.rows()) == 5
     assert [(project.runs[seed] / "tries").read_text() for seed in (0, 1)] == ["xx", "xxx"]
+
+
+@pytest.mark.slow
+def test_a_result_stays_when_its_job_starts_late_or_fails(project):
+    """The first run is stopped when its result is written; the second was finished by another command meanwhile."""
+    plan = load(project.folder, "name: tried\nruns:\n  - {label: a, seed: [0, 1], targets: []}\n")
+    early, late = (project.folder / "runs" / config.run_id for _, config in plan.order())
+    count = "import pathlib; pathlib.Path(output, 'tries').open('a').write('x')"
+    elsewhere = (
+        f"values['seed'], parts['config_sha256'] = 1, {plan.at(1).sha256!r}\n"
+        f"pathlib.Path({str(late)!r}, 'result.json').write_text(json.dumps({{'schema_version': 1}} | parts))"
+    )
+    project.trains(count, RECORD, elsewhere, "1 / 0")
+    told, errors = project.start().communicate(timeout=500)
+    assert not errors
+    assert len(told.splitlines()) == 3  # two runs, and an empty line for no failures
+    assert project.rows() == [("a", 0), ("a", 1)]
+    assert (early / "tries").read_text() == "x"
+    assert not (late / "tries").exists()
+    assert (early / NOTEBOOK).with_suffix(".failed.ipynb").exists()
+    assert not list((project.folder / "runs" / ".snakemake").rglob("result.json"))  # nor is a copy of it left
 
 
 @pytest.mark.slow
@@ -241,6 +290,32 @@ def test_runs_beside_each_other_take_different_gpus(monkeypatch, tmp_path):
         lock.release()
 
 
+def test_only_a_run_that_may_use_a_gpu_takes_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("FSSLIB_GPUS", "0,1")
+    shown = []
+    monkeypatch.setattr(runner, "run", lambda *_, **__: shown.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    for device in ("cpu", "auto"):
+        config = RunConfig(device=device).model_dump(mode="json")
+        (tmp_path / "plan.json").write_text(json.dumps(config))
+        assert runner.main(str(tmp_path / "plan.json")) == 0
+    assert shown == ["", "0"]
+    # One file for each user: a folder of temporary files is shared, its files are not.
+    assert [path.name for path in tmp_path.glob("*.lock")] == [f"fsslib-gpu-{os.getuid()}-0.lock"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "works", "names"),
+    [("", True, ["0", "1"]), ("3,GPU-5", True, ["3", "GPU-5"]), ("-1", False, []), ("0", False, [])],
+)
+def test_gpus_count_only_where_torch_can_use_them(monkeypatch, visible, works, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: works)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert plans._gpus() == names
+
+
 def measured(seconds, training, device="cpu", **parameters):
     config = RunConfig.model_construct(**parameters).model_dump(mode="json")
     times = {"seconds": seconds, "training": {"steps": config["steps"], "seconds": training}}
@@ -267,17 +342,25 @@ def test_a_forecast_says_what_is_done_and_what_is_not_known(tmp_path, monkeypatc
     plan = load(tmp_path)
     told = forecast.forecast("tried", plan.order())
     assert told.splitlines()[0] == "tried: 4 runs, 0 done, 4 to run"
-    assert told.splitlines()[-1] == "How long that takes is not known: no such run was measured."
+    assert told.splitlines()[-1] == (
+        "How long that takes is not known: no such run was measured here. Make one, and ask again."
+    )
     done = plan.at(0).folder / "result.json"
     done.parent.mkdir(parents=True)
-    done.write_text(json.dumps({"schema_version": 1} | measured(70.0, 60.0, method="prototype", targets=())))
+    took = measured(70.0, 60.0, method="prototype", targets=())
+    rows = [took | {"config_sha256": plan.at(index).sha256} for index in (0, 1)]
+    done.write_text(json.dumps({"schema_version": 1} | rows[0]))
     (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "tried.json").write_text(json.dumps({"runs": rows}))
     (tmp_path / "results" / "bench.json").write_text('{"cases": []}')
     lines = forecast.forecast("tried", plan.order(), jobs=2).splitlines()
     assert lines[0] == "tried: 4 runs, 1 done, 3 to run"
     assert lines[1].split() == ["first", "2", "runs", "1", "done", "about", "70", "s", "each"]
     assert lines[2].endswith("0 done  never measured")
-    assert lines[3] == "About 70 s with 2 at a time, going by runs/ and results/, and 2 runs never measured."
+    assert lines[3] == (
+        "results/tried.json holds 1 of these runs from another machine; running them again replaces their rows."
+    )
+    assert lines[4] == "About 70 s with 2 at a time, going by runs/ and results/, and 2 runs never measured."
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (paths.PACKAGE / "reproduction" / "plan_files").glob("*.yaml")))

@@ -91,6 +91,7 @@ def test_the_laptops_seconds_are_those_of_the_fastest_run_that_was_not_interrupt
     runs = [timed("A", 0, 60, 40), timed("A", 1, 50, 40), timed("A", 2, 8, 40), timed("B", 0, 9, 0, data="streets")]
     table = laptop_scores(runs)
     assert [row[:3] for row in table.rows] == [("A", "50", "60.0")]
+    assert laptop_scores(runs[2:]).rows[0][:2] == ("A", "–"), "no run is left that tells"
     assert table.head[:3] == ("", "seconds", "photo")
 
 

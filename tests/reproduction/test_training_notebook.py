@@ -1,7 +1,8 @@
-"""The training notebook itself, run through papermill from the command line at the smallest scale. About 15 s."""
+"""The training notebook itself, run through papermill from the command line at the smallest scale. About 25 s."""
 
 import ast
 import json
+import shutil
 
 import nbformat
 import pytest
@@ -13,6 +14,7 @@ from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.record import read_meter
 from fsslib.reproduction.result import config_of, read_result
 from fsslib.reproduction.run import NOTEBOOK, check_notebook
+from fsslib.training.checkpoint import load_checkpoint, save_checkpoint
 
 PATH = paths.shipped("notebooks") / NOTEBOOK
 
@@ -81,6 +83,17 @@ def test_a_second_call_repeats_nothing(folder, capsys):
     assert main(["run", str(folder / "run-config.yaml"), "--output", str(folder)]) == 0
     assert "finished before; --force repeats it" in capsys.readouterr().out
     assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_the_seconds_before_an_interruption_count(folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "out")
+    (out / "result.json").unlink()
+    state = load_checkpoint(out / "checkpoint.pt")
+    save_checkpoint(out / "checkpoint.pt", state | {"seconds": 1000.0})
+    assert main(["run", str(out / "run-config.yaml"), "--output", str(out)]) == 0
+    result = read_result(out / "result.json")
+    assert result["seconds"] > result["training"]["seconds"] >= 1000
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,9 @@ def test_claims_are_shown_with_their_words():
     assert "<b class='not-run'>not run</b> 2" in page
     assert requests_in(page) == []
 
+    none = Interval(0.0, 0.0, 0.0, 12, 1.0)
+    assert "left:50.0%" in pages.claims_html([Judgement(claim, test, "night", none, {}, "inconclusive")])
+
 
 def test_a_failing_notebook_is_named_kept_and_tried_again(project, trainings, capsys):
     write(project / "notebooks" / "10_b.ipynb", "print('so far')", "1 / 0", "print('never')")

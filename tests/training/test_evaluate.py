@@ -1,15 +1,28 @@
-"""Evaluation that encodes an image once: the answers stay, the images are counted, the room is kept. About 5 s."""
+"""Evaluation that encodes an image once: the answers stay, the images are counted, the room is kept.
+
+And the protocols of the plans at full scale, on small images in the real formats. About 10 s.
+"""
+
+import warnings
 
 import pytest
 import torch
 
+from fsslib.data import open_task
+from fsslib.data.pascal import PascalVOC
+from fsslib.data.streams import ImageSet
+from fsslib.data.tasks import FewShotTask
 from fsslib.data.toyworld import ToyWorld
-from fsslib.episodes import EpisodeManifest, EpisodeSet, sample_rows
+from fsslib.data.toyworld.streets import Streets
+from fsslib.episodes import VOID, EpisodeManifest, EpisodeSet, sample_rows
 from fsslib.methods import build_method
 from fsslib.methods.hsnet import HSNet
 from fsslib.methods.prototype import PrototypeNetwork
+from fsslib.reproduction.plans import Plan
 from fsslib.training import evaluate as evaluation
 from fsslib.training.evaluate import evaluate
+from tests.data.street_fixture import draw_cityscapes, draw_gta5, draw_synthia
+from tests.data.voc_fixture import draw_voc
 from tests.methods.contract import EPISODIC, small_method
 
 
@@ -115,3 +128,49 @@ def test_a_method_that_answers_otherwise_than_its_parts_is_asked_as_a_whole(monk
         asked = watch(method, monkeypatch, "predict")
         evaluate(method, exam())
         assert bool(asked) != splits, type(method).__name__
+
+
+# The protocols
+
+
+def runs_at_full_scale(*plans: str) -> list[tuple[str, str]]:
+    """Each method with each protocol, or each source with each protocol, that these plans have."""
+    runs = [config for plan in plans for _, config in Plan.load(plan).runs]
+    return sorted({(run.source if run.data == "cityscapes" else run.method, run.protocol) for run in runs})
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> FewShotTask:
+    voc = PascalVOC(draw_voc(tmp_path_factory.mktemp("data")), size=32)
+    return FewShotTask(voc, (), {"photo": voc}, (1, 2))
+
+
+@pytest.mark.parametrize(("name", "protocol"), runs_at_full_scale("full_sg_one", "full_baselines", "full_rtd"))
+def test_the_full_plans_score_every_pixel_their_protocol_says(photographs, name, protocol):
+    questions = photographs.exams(4, protocol=protocol)["photo"]
+    meter = evaluate(small_method(name), questions, protocol, batch_size=3)
+    (batch,) = questions.batches(4)
+    originals = [photographs.train.original(row.query)[1] for row in questions.manifest.rows]
+    truth = originals if protocol == "original" else batch.query_labels
+    assert meter.binary.sum(1).tolist() == [int((labels != VOID).sum()) for labels in truth]
+
+
+@pytest.mark.parametrize(("source", "protocol"), runs_at_full_scale("full_pixda"))
+def test_the_full_plan_of_streets_scores_them(tmp_path, monkeypatch, source, protocol):
+    draw_cityscapes(tmp_path)
+    (draw_gta5 if source == "gta5" else draw_synthia)(tmp_path)
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    with warnings.catch_warnings():
+        # GTA5's frames with a label map of another size are left out aloud.
+        warnings.simplefilter("ignore", UserWarning)
+        task = open_task("cityscapes", source=source, targets=("cityscapes",), size=16)
+    method = build_method("pixda", **task.method_options)
+    for exam in task.exams(2, protocol=protocol).values():
+        labels = torch.cat([batch.labels for batch in exam.batches(2)])
+        assert evaluate(method, exam, protocol).confusion.sum() == (labels != VOID).sum()
+
+
+def test_images_of_a_set_are_scored_at_the_inputs_size_only():
+    streets = Streets("game", size=32)
+    with pytest.raises(ValueError, match="scored at the input's size, not by 'original'"):
+        evaluate(small_method("pixda"), ImageSet(streets, streets.ids[:1]), "original")

@@ -17,8 +17,9 @@ from fsslib.data.streams import ahead
 from fsslib.episodes import EpisodeStream
 from fsslib.methods import build_method
 from fsslib.reproduction.distributed import main
-from fsslib.training.checkpoint import load_checkpoint
+from fsslib.training.checkpoint import load_checkpoint, save_checkpoint
 from fsslib.training.fit import fit
+from fsslib.training.pieces import check_pieces
 from fsslib.training.recipe import OptimizerSpec, Phase, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,9 @@ def test_pieces_that_cannot_be_are_refused():
         trained(quiet("rtd"), toy(), Recipe.load("rtd"), accumulate=2)
     with pytest.raises(ValueError, match=r"2 processes together, and here is 1.*torchrun --nproc-per-node 2"):
         trained(quiet("sg_one"), toy(), processes=2)
+    with pytest.raises(ValueError, match=r"PixDA selects its source images.*2 processes could"):
+        check_pieces(quiet("pixda"), 1, 2)
+    check_pieces(quiet("pixda", select=False), 1, 1)
 
 
 class Slow:
@@ -180,9 +184,12 @@ def test_a_compiled_backbone_keeps_its_names(monkeypatch, tmp_path):
         return real(function, backend="eager")
 
     monkeypatch.setattr(torch, "compile", counting)
-    state, _ = trained(quiet("sg_one"), toy(2), steps=2, compile=True, checkpoint=tmp_path / "c.pt")
-    monkeypatch.undo()
+    options = {"steps": 2, "compile": True, "checkpoint": tmp_path / "c.pt"}
+    state, _ = trained(quiet("sg_one"), toy(2), **options)
     assert len(compiled) == 1 + 4, "a trial, and a stage each"
+    trained(quiet("sg_one"), toy(2), **options)
+    assert len(compiled) == 1 + 4, "a training that is complete compiles nothing"
+    monkeypatch.undo()
     plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
     assert list(load_checkpoint(tmp_path / "c.pt")["method"]) == list(plain)
     assert differences(state, plain) < 1e-6
@@ -202,6 +209,39 @@ def test_without_torchrun_it_is_said_how_several_processes_start(monkeypatch, ca
     monkeypatch.delenv("RANK", raising=False)
     assert main(["run.yaml"]) == 2
     assert "Usage: torchrun --nproc-per-node 2" in capsys.readouterr().err
+
+
+def test_a_method_that_calls_no_stage_is_not_compiled(capsys):
+    trained(quiet("hsnet"), toy(2), Recipe.load("hsnet"), steps=1, compile=True)
+    assert capsys.readouterr().out.startswith("Not compiled: HSNet takes its backbone's stages apart")
+
+
+@pytest.fixture
+def lone_process(monkeypatch, tmp_path):
+    """A file with a small run, for one process of torchrun; its folder."""
+    named = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "run.yaml").write_text(f"steps: 1\nimage_size: 32\ndevice: cpu\noutput: {tmp_path / 'out'}\n")
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+def test_the_folder_of_another_run_is_left_as_it_is(lone_process, capsys):
+    (lone_process / "out" / "run-config.yaml").write_text("seed: 7\n")
+    save_checkpoint(lone_process / "out" / "checkpoint.pt", {"identity": "another"})
+    assert main([str(lone_process / "run.yaml")]) == 1
+    assert "belongs to a run with" in capsys.readouterr().err
+    assert (lone_process / "out" / "run-config.yaml").read_text() == "seed: 7\n"
+
+
+def test_what_cannot_be_asked_for_and_what_failed_have_codes_of_their_own(lone_process, capsys):
+    (lone_process / "out" / "checkpoint.pt").write_text("damaged")
+    assert main([str(lone_process / "run.yaml")]) == 1
+    assert "damaged or cut short" in capsys.readouterr().err
+    (lone_process / "run.yaml").write_text("steps: many\n")
+    assert main([str(lone_process / "run.yaml")]) == 2
+    assert "steps" in capsys.readouterr().err
 
 
 @pytest.mark.slow

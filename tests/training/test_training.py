@@ -116,6 +116,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop_after):
     assert history.rows == again.rows
     assert len(history.rows) == 10
     assert whole.pointer == 10
+    assert history.earlier == 0 < again.earlier < again.seconds
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
@@ -238,7 +239,8 @@ def test_nan_stops_before_the_weights_and_says_where(tmp_path):
     method = build_method("prototype")
     recipe = Recipe.load("prototype").with_changes(steps=4)
     with pytest.raises(
-        TrainingDiverged, match=r"phase 'episodes' at step 2: segmentation = nan.*Lower the learning rate"
+        TrainingDiverged,
+        match=r"phase 'episodes' at step 2: segmentation = nan.*Lower the learning rate.*data\['source'\].batch\(2\)",
     ):
         fit(method, recipe, {"source": Broken()}, progress=False)
     assert all(torch.isfinite(p).all() for p in method.parameters())
@@ -404,3 +406,13 @@ def test_the_best_weights_on_held_out_images_are_kept_beside_the_last(streets, t
     again = fit(segmenter(streets), recipe, data, **options)
     assert (again.best["step"], again.best["loss"]) == (best.step, best.loss)
     assert evaluate_best(method, None, {"game": held_out}) is None
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 9])
+def test_weights_that_are_best_where_training_was_interrupted_are_kept(streets, tmp_path, monkeypatch, stop_after):
+    """At a checkpoint, the end of a phase and the last step; that the loss is lowest there is made up."""
+    made_up = "fsslib.training.fit.mean_loss"
+    monkeypatch.setattr(made_up, lambda method, _: abs(int(method.pointer) - stop_after - 1.0))
+    held_out = ImageSet(streets.source, streets.source_ids[-4:])
+    _, history = trained(tmp_path, stop_after, checkpoint_every=2, held_out=held_out)
+    assert (history.best["step"], history.best["loss"]) == (stop_after + 1, 0)
