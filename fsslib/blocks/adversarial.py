@@ -266,8 +266,9 @@ def fourier_stylise(
             f"most {(shortest - 1) // 2} here; found {half_width}."
         )
     # norm="forward" divides by the number of pixels. Of a real image half the columns say all: negative waves mirror.
-    spectrum = torch.fft.rfft2(_wide(source), norm="forward")
-    style = torch.fft.rfft2(_wide(target), norm="forward")
+    # torch 2.6 refuses images that are views of one channel, hence contiguous.
+    spectrum = torch.fft.rfft2(_wide(source).contiguous(), norm="forward")
+    style = torch.fft.rfft2(_wide(target).contiguous(), norm="forward")
     rows = torch.arange(-half_width, half_width + 1, device=source.device)[:, None]
     columns = torch.arange(half_width + 1, device=source.device)
     window = (..., rows, columns)
