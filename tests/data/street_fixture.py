@@ -4,11 +4,16 @@ Every image is 32 x 64; its red channel is seven times the number in the label m
 """
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from fsslib.data import open_task
+from fsslib.data.tasks import AdaptationTask
 
 SIZE = (32, 64)
 CITY_IDS = {
@@ -114,3 +119,14 @@ def draw_synthia(root: Path) -> dict[str, np.ndarray]:
         save(folder / "RGB" / f"{image_id}.png", photograph(numbers))
         save_16_bit(folder / "GT" / "LABELS" / f"{image_id}.png", numbers, tuple((n + k) % 5 for k in range(5)))
     return drawn
+
+
+def open_drawn_streets(root: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> AdaptationTask:
+    """The task from GTA5 or SYNTHIA to Cityscapes on trees drawn below `root`, at 16 pixels."""
+    draw_cityscapes(root)
+    (draw_gta5 if source == "gta5" else draw_synthia)(root)
+    monkeypatch.setenv("FSSLIB_DATA", str(root))
+    with warnings.catch_warnings():
+        # GTA5's frames with a label map of another size are left out aloud.
+        warnings.simplefilter("ignore", UserWarning)
+        return open_task("cityscapes", source=source, targets=("cityscapes",), size=16)

@@ -1,7 +1,6 @@
 """Tasks: what is learnt and what is asked, for both kinds; streams and sets of images with fixed classes. 15 s."""
 
 import os
-import warnings
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from fsslib.data.toyworld import ToyWorld
 from fsslib.data.toyworld.streets import CITIES, CLASS_NAMES, TO_CAMVID, Streets, city_of
 from fsslib.episodes import VOID, LabelledImages
 from tests.data.camvid_fixture import draw_camvid
-from tests.data.street_fixture import draw_cityscapes, draw_gta5, draw_synthia
+from tests.data.street_fixture import open_drawn_streets
 from tests.data.voc_fixture import add_image, add_list
 
 
@@ -274,13 +273,7 @@ def test_every_real_set_is_asked_without_training():
 
 @pytest.mark.parametrize("source", ["gta5", "synthia"])
 def test_computed_streets_to_cityscapes(tmp_path, monkeypatch, source):
-    draw_cityscapes(tmp_path)
-    (draw_gta5 if source == "gta5" else draw_synthia)(tmp_path)
-    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
-    with warnings.catch_warnings():
-        # GTA5's frames with a label map of another size are left out aloud.
-        warnings.simplefilter("ignore", UserWarning)
-        task = open_task("cityscapes", source=source, targets=("cityscapes",), size=16)
+    task = open_drawn_streets(tmp_path, monkeypatch, source)
     drawn = task.labelled_targets(1, seed=0)
     assert sorted(map(cityscapes.city_of, drawn)) == sorted(task.target_ids_by_group)
     kept_apart = [task.source_ids, task.tests[source].ids, task.held_out.ids]
