@@ -19,7 +19,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from fsslib.data.images import DataError, ImageClasses, LabelledImageSet, classes_in
+from fsslib.data.images import DataError, ImageClasses, LabelledImageSet, as_rgb, classes_in
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -172,24 +172,9 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
 def read_picture(path: Path | str) -> UInt8[Tensor, "3 H W"]:
     """A picture as viewers show it: turned upright by its EXIF, in RGB, on white where it is transparent.
 
-    Grey of 16 bits is scaled by the number of bits that the picture uses, at least 8. Raises DataError for a file that
-    is missing, cut short or not a picture, and for pixels that are fractions.
+    Raises DataError for a file that is missing, cut short or not a picture, and as `fsslib.data.images.as_rgb`.
     """
-
-    def upright(image: Image.Image) -> Tensor:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise DataError(f"{path} holds fractions and no colours. Save it as a PNG of 8 or 16 bits.")
-        if image.mode.startswith("I"):
-            values = np.asarray(image).astype(np.int64).clip(0)
-            most = 2 ** max(8, int(values.max()).bit_length()) - 1
-            image = Image.fromarray((values * 255 // most).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-    return _opened(path, upright)
+    return _opened(path, lambda image: as_rgb(ImageOps.exif_transpose(image), path))
 
 
 def read_drawn_mask(path: Path | str, picture: Path | str) -> DrawnMask:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
@@ -46,8 +47,42 @@ def _transforms() -> ModuleType:
 
 
 def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
-    """An image file as RGB. Raises DataError naming the file when it is missing, cut short or not an image."""
-    return read_with(path, lambda image: _transforms().pil_to_tensor(image.convert("RGB")))
+    """An image file as RGB, as stored: EXIF's Orientation is left alone, for label maps are drawn on stored pixels.
+
+    Raises DataError naming the file when it is missing, cut short or not an image, and as `as_rgb`.
+    """
+    return read_with(path, lambda image: as_rgb(image, path))
+
+
+def as_rgb(image: Image.Image, path: Path | str) -> UInt8[Tensor, "3 H W"]:
+    """An opened image file in RGB, on white where it is transparent: the one reading of pictures, for all sets.
+
+    Grey of 16 bits is scaled by the number of bits that the picture uses, at least 8; Pillow's own conversion would
+    clip it at 255. Raises DataError for pixels that are fractions; `path` is for the message.
+    """
+    if image.mode == "F":
+        raise DataError(f"{path} holds fractions and no colours. Save it as a PNG of 8 or 16 bits.")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64).clip(0)
+        most = 2 ** max(8, int(values.max()).bit_length()) - 1
+        image = Image.fromarray((values * 255 // most).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def voc_palette() -> UInt8[np.ndarray, "256 3"]:
+    """VOC's colours by label, as its devkit makes them: the bits of the label dealt out to R, G and B, high bits first.
+
+    Void (255) is (224, 224, 192), background black.
+    """
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (labels >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
 
 
 def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
