@@ -17,17 +17,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from fsslib.data.decode import DataError, read_image, read_label_map, read_size, size_mismatch
 from fsslib.data.driving import DrivingImages
-from fsslib.data.images import (
-    DataError,
-    ImageClasses,
-    LabelledImageSet,
-    classes_in,
-    read_image,
-    read_label_map,
-    read_size,
-    size_mismatch,
-)
+from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
 from fsslib.paths import data_root

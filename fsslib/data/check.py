@@ -19,11 +19,11 @@ from fsslib.data import READERS, open_images
 from fsslib.data.camvid import camvid
 from fsslib.data.cityscapes import IMAGES_PER_CITY, cityscapes
 from fsslib.data.coco import find_folder
+from fsslib.data.decode import DataError
 from fsslib.data.fss1000 import LEFT_OUT
 from fsslib.data.gta5 import IMAGES as GTA5_IMAGES
 from fsslib.data.gta5 import MISMATCHES as GTA5_MISMATCHES
 from fsslib.data.gta5 import gta5
-from fsslib.data.images import DataError
 from fsslib.data.splits import (
     BY_AREA,
     ON_GRID,

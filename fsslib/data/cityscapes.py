@@ -15,8 +15,8 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
+from fsslib.data.decode import DataError, read_label_map
 from fsslib.data.driving import DrivingImages
-from fsslib.data.images import DataError, read_label_map
 from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, find_pairs, serve, to_train_ids
 
 IMAGES_PER_CITY = {

@@ -22,16 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsslib.data.cache import cache_root, make_once
-from fsslib.data.images import (
-    DataError,
-    ImageClasses,
-    LabelledImageSet,
-    classes_in,
-    read_image,
-    read_label_map,
-    read_size,
-    scan_all,
-)
+from fsslib.data.decode import DataError, read_image, read_label_map, read_size
+from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
 from fsslib.paths import data_root

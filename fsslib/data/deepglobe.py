@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.data.images import DataError, LabelledImageSet, classes_in, read_image, read_size, size_mismatch
+from fsslib.data.decode import DataError, read_image, read_size, size_mismatch
+from fsslib.data.images import LabelledImageSet, classes_in
 from fsslib.data.masks import files_in, paired, read_mask
 from fsslib.data.names import class_id, named
 from fsslib.paths import data_root

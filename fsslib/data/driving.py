@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fsslib.data.cache import PixelCache, pixel_cache
-from fsslib.data.images import CACHE_BYTES, DataError, Loader, size_mismatch
+from fsslib.data.decode import DataError, size_mismatch
+from fsslib.data.images import CACHE_BYTES, Loader
 from fsslib.episodes import VOID, LabelledImages
 
 
@@ -140,7 +141,7 @@ def resize_pair(
 ) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
     """Image and label map at `size` (height, width): bilinear with antialiasing, and the label at each pixel's centre.
 
-    Like `fsslib.data.images.resize_image` and `resize_labels`, for sizes that are not square.
+    Like `fsslib.data.decode.resize_image` and `resize_labels`, for sizes that are not square.
     """
     # Imported at first use: torchvision takes seconds.
     from torchvision.transforms.v2 import InterpolationMode

@@ -10,7 +10,7 @@ Expected below the data folder, the archive's folder fewshot_data renamed:
 from functools import cache
 from pathlib import Path
 
-from fsslib.data.images import DataError
+from fsslib.data.decode import DataError
 from fsslib.data.masks import MaskedImages, files_in, paired
 from fsslib.data.names import ALIASES, CLASS_IDS, CLASS_NAMES
 from fsslib.paths import data_root, shipped

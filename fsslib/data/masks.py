@@ -9,18 +9,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 
-from fsslib.data.images import (
-    MINIMUM_SHARE,
-    DataError,
-    ImageClasses,
-    LabelledImageSet,
-    classes_in,
-    read_image,
-    read_size,
-    read_with,
-    scan_all,
-    size_mismatch,
-)
+from fsslib.data.decode import DataError, read_image, read_size, read_with, size_mismatch
+from fsslib.data.images import MINIMUM_SHARE, ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.episodes import VOID
 
 COLOURED, MOST_COLOURED = 32, 0.25

@@ -15,7 +15,7 @@ CD-FSS is the benchmark of Lei et al. ("Cross-Domain Few-Shot Semantic Segmentat
 import csv
 from pathlib import Path
 
-from fsslib.data.images import DataError
+from fsslib.data.decode import DataError
 from fsslib.data.masks import MaskedImages, files_in, paired
 from fsslib.data.names import class_id, named
 from fsslib.paths import data_root

@@ -14,17 +14,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fsslib.data.images import (
-    DataError,
-    ImageClasses,
-    LabelledImageSet,
-    classes_in,
-    read_image,
-    read_label_map,
-    read_size,
-    scan_all,
-    size_mismatch,
-)
+from fsslib.data.decode import DataError, read_image, read_label_map, read_size, size_mismatch
+from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
 

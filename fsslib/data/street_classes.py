@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
+from fsslib.data.decode import DataError, read_image
 from fsslib.data.driving import DrivingImages
-from fsslib.data.images import DataError, read_image
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
 

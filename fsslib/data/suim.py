@@ -12,7 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.images import DataError, LabelledImageSet, classes_in, read_image, read_size, size_mismatch
+from fsslib.data.decode import DataError, read_image, read_size, size_mismatch
+from fsslib.data.images import LabelledImageSet, classes_in
 from fsslib.data.names import class_id, named
 from fsslib.paths import data_root
 

@@ -16,8 +16,8 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 from torch import Tensor
 
+from fsslib.data.decode import DataError, read_with
 from fsslib.data.driving import DrivingImages
-from fsslib.data.images import DataError, read_with
 from fsslib.data.street_classes import find_pairs, serve, to_train_ids
 
 IMAGES = 9_400
