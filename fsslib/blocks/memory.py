@@ -15,7 +15,6 @@ what the printed equations leave open is settled here:
 from typing import Any, Literal
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -141,11 +140,10 @@ class MetaMemory(nn.Module):
     def store(self, mean: Float[Tensor, "B C"], std: Float[Tensor, "B C"]) -> None:
         """Write the styles of a batch, as `feature_statistics` gives them; a batch of one will do. Figure 3 (a).
 
-        Where torch.distributed is initialised each process stores the samples of all: all must call it, with batches
-        of one size. The order of samples counts only while free items are filled. Raises ValueError for a value that is
-        no finite number, before anything is written.
+        The order of samples counts only while free items are filled. Raises ValueError for a value that is no finite
+        number, before anything is written.
         """
-        mean, std = _of_all_processes(torch.stack([mean, std], 1).to(self.mean)).unbind(1)
+        mean, std = mean.to(self.mean), std.to(self.std)
         finite = (mean.isfinite() & std.isfinite()).all(1)
         if not finite.all():
             bad = f"{(~finite).sum()} of {len(finite)} samples have statistics that are not finite"
@@ -253,12 +251,3 @@ class MetaMemory(nn.Module):
 def _cosines(these: Float[Tensor, "A C"], those: Float[Tensor, "B C"]) -> Float[Tensor, "A B"]:
     """All cosines between two sets of vectors, 0 for a zero vector. Not a matrix product, for the reason above."""
     return (F.normalize(these, dim=1, eps=1e-8)[:, None] * F.normalize(those, dim=1, eps=1e-8)).sum(2)
-
-
-def _of_all_processes(values: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, values)
-    return torch.cat(parts)

@@ -52,9 +52,6 @@ class Method(nn.Module):
     encodes_alike: bool = True
     """Whether `encode` gives the same for the same image in evaluation mode, so that `evaluate` may keep it."""
 
-    compiles: bool = True
-    """Whether it calls its backbone's stages, which are what `fit` compiles."""
-
     compute_dtype: torch.dtype = torch.float32
     """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""
 

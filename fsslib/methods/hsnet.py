@@ -46,8 +46,6 @@ class HSNet(Method):
     on tiny the three last stages are three levels of one layer each, all on one grid, and the width is 32.
     """
 
-    compiles = False
-
     def __init__(self, backbone: Backbone, *, width: int | None = None):
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()

@@ -50,7 +50,7 @@ def _scalar(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 
-_CAME_LATER = {"recipe", "draw", "accumulate", "processes", "compile"}
+_CAME_LATER = {"recipe", "draw", "accumulate", "compile"}
 
 
 class RunConfig(BaseModel):
@@ -88,7 +88,6 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
     accumulate: int = Field(1, ge=1, description="Pieces each batch is computed in, one after the other: saves memory.")
-    processes: int = Field(1, ge=1, description="Processes that share each batch, started by torchrun: docs/gpu.md.")
     compile: bool = Field(False, description="Translate the backbone by torch.compile, where this machine can.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints.")
     output: str = Field("", description="Folder of the run's files; empty: runs/ and the run's id.")
@@ -136,10 +135,10 @@ class RunConfig(BaseModel):
             if domain not in known:
                 there = ", ".join(known) or "no domain beside its source"
                 raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {there}")
-        if self.batch_size % (self.accumulate * self.processes):
+        if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size {self.batch_size} does not fall into {self.accumulate} x {self.processes} equal pieces "
-                "(accumulate x processes); take a multiple of that"
+                f"batch_size {self.batch_size} does not fall into {self.accumulate} equal pieces (accumulate); take a "
+                "multiple of that"
             )
         if len({self.source, *self.targets}) <= len(self.targets):
             raise ValueError(

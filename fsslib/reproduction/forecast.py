@@ -14,7 +14,7 @@ from fsslib.reproduction.result import FILE, read_result
 
 Row = dict[str, Any]
 
-_ALIKE = ("method", "data", "backbone", "image_size", "batch_size", "dtype", "accumulate", "processes", "compile")
+_ALIKE = ("method", "data", "backbone", "image_size", "batch_size", "dtype", "accumulate", "compile")
 _SAME_WORK = (*_ALIKE, "method_options", "recipe", "ways", "shots", "source")
 _DEFAULTS = RunConfig.model_construct().model_dump(mode="json")
 

@@ -22,7 +22,7 @@ from fsslib.data.streams import ImageSet, ahead
 from fsslib.methods.base import Method, TrainingDiverged
 from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from fsslib.training.evaluate import mean_loss
-from fsslib.training.pieces import any_process, check_pieces, process_rank, share, step_in_pieces
+from fsslib.training.pieces import check_pieces, step_in_pieces
 from fsslib.training.recipe import Recipe
 
 
@@ -61,7 +61,6 @@ def fit(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     accumulate: int = 1,
-    processes: int = 1,
     compile: bool = False,
     prepare_ahead: int | None = None,
     seed: int = 0,
@@ -82,15 +81,13 @@ def fit(
     method keeps its last weights, `History.best` the best ones. Progress is a bar on a terminal, otherwise a line every
     `log_every` steps; `progress=False` is silent.
 
-    `accumulate` computes each batch in so many pieces, one after the other, to save memory, and `processes` in so many
-    processes, which torchrun has started and which all call this function: see `fsslib.training.pieces` for where that
-    is the same as the whole batch at once. Process 0 writes the checkpoint. `compile` has torch.compile translate the
-    backbone's stages, or says why it cannot and goes on. `prepare_ahead` batches are made by a thread meanwhile; none:
-    2 on a GPU, 0 on a CPU, which has enough to do.
+    `accumulate` computes each batch in so many pieces, one after the other, to save memory: see
+    `fsslib.training.pieces` for where that is the same as the whole batch at once. `compile` has torch.compile
+    translate the backbone's stages; what it cannot translate runs as it is. `prepare_ahead` batches are made by a
+    thread meanwhile; none: 2 on a GPU, 0 on a CPU, which has enough to do.
 
     Raises TrainingDiverged, before any weight is touched, when a loss is not a finite number; ValueError for a phase
-    whose data is missing, and for pieces or processes that cannot be; CheckpointError for a checkpoint that cannot be
-    used.
+    whose data is missing, and for pieces that cannot be; CheckpointError for a checkpoint that cannot be used.
     """
     if missing := sorted({p.data for p in recipe.phases} - set(data)):
         raise ValueError(f"The recipe needs data named {', '.join(missing)}; given are {', '.join(data) or 'none'}.")
@@ -112,11 +109,12 @@ def fit(
     started = time.perf_counter() - history.seconds
     total = sum(p.steps for p in recipe.phases)
     if len(history.rows) < total:
-        check_pieces(method, accumulate, processes)
+        check_pieces(method, accumulate)
         if compile:
-            _compile(method, device)
-    share([*method.parameters(), *method.buffers()])
-    report = _Report(total, len(history.rows), log_every, False if process_rank() else progress)
+            torch._dynamo.config.suppress_errors = True  # what cannot be translated runs as it is, with a warning
+            for stage in method.backbone.network.children():
+                stage.compile()  # in place: the names of the state dict stay
+    report = _Report(total, len(history.rows), log_every, progress)
     if prepare_ahead is None:
         prepare_ahead = 2 if device.type == "cuda" else 0
     with _stop_requested() as stop, ahead(data, prepare_ahead, total - 1) as (data, rest):
@@ -132,7 +130,7 @@ def fit(
 
             def save(step: int, phase_number: int = number, current: dict = optimizers) -> None:
                 history.seconds = time.perf_counter() - started
-                if checkpoint is not None and process_rank() == 0:
+                if checkpoint is not None:
                     save_checkpoint(checkpoint, _state(method, current, phase_number, step, history, identity, device))
 
             for step in range(begin, phase.steps):
@@ -141,9 +139,6 @@ def fit(
                     for group in optimizer.param_groups:
                         group["lr"] = group["base_lr"] * phase.schedule.factor(step, phase.steps)
                 overall = sum(p.steps for p in recipe.phases[:number]) + step
-                if processes > 1:
-                    # Each process draws its own numbers, which no checkpoint of one process could bring back.
-                    torch.manual_seed((seed * total + overall) * processes + process_rank())
                 batch = method.draw_batch(data[phase.data], overall)
                 try:
                     values = step_in_pieces(method, _to(batch, device), optimizers, accumulate)
@@ -162,7 +157,7 @@ def fit(
                 if due:
                     rest()
                     _keep_best(history, method, held_out)
-                if any_process(stop(), device):
+                if stop():
                     save(step + 1)
                     report.close()
                     where = f"; it is saved in {checkpoint}, run the same again to go on" if checkpoint else ""
@@ -173,25 +168,6 @@ def fit(
     report.close()
     history.seconds = time.perf_counter() - started
     return history
-
-
-def _compile(method: Method, device: torch.device) -> None:
-    """Have the backbone's stages compiled, each when it is first called; the names of the state dict stay.
-
-    The stages hold nearly all arithmetic, and a method may act between two of them in ways that do not compile.
-    """
-    if not method.compiles:
-        print(f"Not compiled: {type(method).__name__} takes its backbone's stages apart and calls none.", flush=True)
-        return
-    try:
-        torch.compile(torch.sin)(torch.ones(8, device=device, requires_grad=True)).sum().backward()
-    except Exception as error:  # no compiler, no backend for this device or version of Python: many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-        print(f"Not compiled, training goes on as it is: {type(error).__name__}: {reason.strip()}", flush=True)
-        return
-    torch._dynamo.config.suppress_errors = True  # what cannot be compiled later on runs as it is, with a warning
-    for stage in method.backbone.network.children():
-        stage.compile()
 
 
 def _keep_best(history: History, method: Method, held_out: ImageSet | None) -> None:

@@ -1,13 +1,9 @@
 """Batches in pieces, batches made ahead, compiling: the same training by other means. About 30 s."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,13 +12,9 @@ from fsslib.data import open_task
 from fsslib.data.streams import ahead
 from fsslib.episodes import EpisodeStream
 from fsslib.methods import build_method
-from fsslib.reproduction.distributed import main
-from fsslib.training.checkpoint import load_checkpoint, save_checkpoint
+from fsslib.training.checkpoint import load_checkpoint
 from fsslib.training.fit import fit
-from fsslib.training.pieces import check_pieces
 from fsslib.training.recipe import OptimizerSpec, Phase, Recipe
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def quiet(name, **options):
@@ -86,11 +78,6 @@ def test_pieces_that_cannot_be_are_refused():
         trained(quiet("sg_one"), toy(), accumulate=3)
     with pytest.raises(ValueError, match="RememberTheDifference keeps something of all samples"):
         trained(quiet("rtd"), toy(), Recipe.load("rtd"), accumulate=2)
-    with pytest.raises(ValueError, match=r"2 processes together, and here is 1.*torchrun --nproc-per-node 2"):
-        trained(quiet("sg_one"), toy(), processes=2)
-    with pytest.raises(ValueError, match=r"PixDA selects its source images.*2 processes could"):
-        check_pieces(quiet("pixda"), 1, 2)
-    check_pieces(quiet("pixda", select=False), 1, 1)
 
 
 class Slow:
@@ -163,36 +150,42 @@ def test_selected_images_can_be_drawn_ahead_too(streets):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_without_a_compiler_training_goes_on_and_says_so_once(monkeypatch, capsys):
-    def broken(function):
-        raise RuntimeError("\nNo working C++ compiler found\nand much more")
-
-    monkeypatch.setattr(torch, "compile", broken)
-    compiled, _ = trained(quiet("sg_one"), toy(2), steps=2, compile=True)
-    said = capsys.readouterr().out
-    assert said == "Not compiled, training goes on as it is: RuntimeError: No working C++ compiler found\n"
-    plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
-    assert all(torch.equal(compiled[name], plain[name]) for name in plain)
-
-
-def test_a_compiled_backbone_keeps_its_names(monkeypatch, tmp_path):
-    """The backend that translates nothing: what is tested is what fit makes of torch.compile."""
+def translated_by(monkeypatch, backend):
+    """torch.compile with this backend; the functions that were handed to it."""
     compiled, real = [], torch.compile
 
     def counting(function, **options):
         compiled.append(function)
-        return real(function, backend="eager")
+        return real(function, backend=backend)
 
     monkeypatch.setattr(torch, "compile", counting)
+    return compiled
+
+
+def test_a_compiled_backbone_keeps_its_names(monkeypatch, tmp_path):
+    """The backend that translates nothing: what is tested is what fit makes of torch.compile."""
+    compiled = translated_by(monkeypatch, "eager")
     options = {"steps": 2, "compile": True, "checkpoint": tmp_path / "c.pt"}
     state, _ = trained(quiet("sg_one"), toy(2), **options)
-    assert len(compiled) == 1 + 4, "a trial, and a stage each"
+    assert len(compiled) == 4, "a stage each"
     trained(quiet("sg_one"), toy(2), **options)
-    assert len(compiled) == 1 + 4, "a training that is complete compiles nothing"
+    assert len(compiled) == 4, "a training that is complete compiles nothing"
     monkeypatch.undo()
     plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
     assert list(load_checkpoint(tmp_path / "c.pt")["method"]) == list(plain)
     assert differences(state, plain) < 1e-6
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no working C++ compiler found")
+
+    compiled = translated_by(monkeypatch, broken)
+    state, _ = trained(quiet("sg_one"), toy(2), steps=2, compile=True)
+    assert len(compiled) == 4
+    monkeypatch.undo()
+    plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
+    assert all(torch.equal(state[name], plain[name]) for name in plain)
 
 
 def test_bfloat16_has_channels_last_and_its_checkpoint_serves_both(tmp_path):
@@ -203,63 +196,3 @@ def test_bfloat16_has_channels_last_and_its_checkpoint_serves_both(tmp_path):
     fresh.load_state_dict(load_checkpoint(tmp_path / "c.pt")["method"])
     assert torch.equal(fresh.guidance.weight, method.guidance.weight)
     assert fresh.guidance.weight.is_contiguous()
-
-
-def test_without_torchrun_it_is_said_how_several_processes_start(monkeypatch, capsys):
-    monkeypatch.delenv("RANK", raising=False)
-    assert main(["run.yaml"]) == 2
-    assert "Usage: torchrun --nproc-per-node 2" in capsys.readouterr().err
-
-
-def test_a_method_that_calls_no_stage_is_not_compiled(capsys):
-    trained(quiet("hsnet"), toy(2), Recipe.load("hsnet"), steps=1, compile=True)
-    assert capsys.readouterr().out.startswith("Not compiled: HSNet takes its backbone's stages apart")
-
-
-@pytest.fixture
-def lone_process(monkeypatch, tmp_path):
-    """A file with a small run, for one process of torchrun; its folder."""
-    named = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    for name, value in named.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "run.yaml").write_text(f"steps: 1\nimage_size: 32\ndevice: cpu\noutput: {tmp_path / 'out'}\n")
-    (tmp_path / "out").mkdir()
-    return tmp_path
-
-
-def test_the_folder_of_another_run_is_left_as_it_is(lone_process, capsys):
-    (lone_process / "out" / "run-config.yaml").write_text("seed: 7\n")
-    save_checkpoint(lone_process / "out" / "checkpoint.pt", {"identity": "another"})
-    assert main([str(lone_process / "run.yaml")]) == 1
-    assert "belongs to a run with" in capsys.readouterr().err
-    assert (lone_process / "out" / "run-config.yaml").read_text() == "seed: 7\n"
-
-
-def test_what_cannot_be_asked_for_and_what_failed_have_codes_of_their_own(lone_process, capsys):
-    (lone_process / "out" / "checkpoint.pt").write_text("damaged")
-    assert main([str(lone_process / "run.yaml")]) == 1
-    assert "damaged or cut short" in capsys.readouterr().err
-    (lone_process / "run.yaml").write_text("steps: many\n")
-    assert main([str(lone_process / "run.yaml")]) == 2
-    assert "steps" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does_from_the_whole_batch(tmp_path):
-    parameters = "method: hsnet\nsteps: 3\nbatch_size: 4\nimage_size: 32\nepisodes: 2\ntargets: []\ndevice: cpu\n"
-    (tmp_path / "run.yaml").write_text(parameters + f"output: {tmp_path / 'out'}\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "fsslib.reproduction.distributed", str(tmp_path / "run.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    together = load_checkpoint(tmp_path / "out" / "checkpoint.pt")
-    assert "processes: 2" in (tmp_path / "out" / "run-config.yaml").read_text()
-
-    torch.manual_seed(0)
-    alone = build_method("hsnet", weights="tiny-toy-fold0.pt")
-    data = open_task("toy", fold=0, targets=(), size=32)
-    history = fit(alone, Recipe.load("hsnet").with_changes(steps=3), data.streams(batch_size=4), progress=False)
-    losses = [row["segmentation"] for row in together["history"]]
-    assert losses == pytest.approx(history.series("segmentation"), abs=1e-4)
-    assert len(set(losses)) == 3
