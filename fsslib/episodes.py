@@ -9,9 +9,7 @@ file with a hash. Worker counts, call order and interruptions therefore cannot c
 """
 
 import hashlib
-import os
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +19,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from fsslib.files import write_atomically
 
 VOID = 255
 """Label of pixels that nobody may count: not foreground, not background, not in a loss, not in a score."""
@@ -225,23 +225,6 @@ class EpisodeManifest:
                 "was edited or cut. Restore it, or sample the episodes anew."
             )
         return manifest
-
-
-def write_atomically(path: Path | str, text: str) -> None:
-    """Replace the file `path` by `text`, so that a reader or a crash never sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @runtime_checkable

@@ -12,19 +12,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import filelock
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.episodes import write_atomically
+from fsslib.files import make_once, write_atomically
 from fsslib.paths import project_root
 
-Made = TypeVar("Made")
 Pair = tuple[Tensor, Tensor]
 
 RULE = 1
@@ -34,28 +32,6 @@ RULE = 1
 def cache_root() -> Path:
     """The folder of all entries."""
     return project_root() / "data" / "cache"
-
-
-def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[[Path], None]) -> Made:
-    """What `read` finds in a folder; where it finds None, `make` fills an empty folder that then takes its place.
-
-    A process that is killed in `make` leaves a hidden folder behind that the next one clears, and nothing that `read`
-    could take for whole. Processes that want the same folder wait for one of them. Raises OSError as the disk does.
-    """
-    if (found := read(folder)) is not None:
-        return found
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
-        # Another process may have made it while this one waited.
-        if (found := read(folder)) is not None:
-            return found
-        unfinished = folder.with_name(f".{folder.name}")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        make(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
-    return read(folder)
 
 
 class Pixels(Protocol):

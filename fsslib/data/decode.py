@@ -11,9 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-
-class DataError(ValueError):
-    """A data set is missing, damaged or too small for what was asked; the message names the file and the next step."""
+from fsslib.files import DataError
 
 
 def _transforms() -> ModuleType:

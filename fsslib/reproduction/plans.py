@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from fsslib import paths
-from fsslib.episodes import write_atomically
+from fsslib.files import write_atomically
 from fsslib.reproduction import scheduler
 from fsslib.reproduction.config import ConfigError, RunConfig, parse
 from fsslib.reproduction.environment import cpu_cores

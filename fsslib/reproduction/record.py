@@ -15,7 +15,8 @@ import torch
 from fsslib.blocks.backbones import tensors_sha256
 from fsslib.data import AdaptationTask, FewShotTask
 from fsslib.data.streams import ImageSet
-from fsslib.episodes import EpisodeSet, write_atomically
+from fsslib.episodes import EpisodeSet
+from fsslib.files import write_atomically
 from fsslib.methods.base import Method
 from fsslib.metrics import FewShotMeter, SegmentationMeter
 from fsslib.reproduction import environment

@@ -29,7 +29,7 @@ from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
 from fsslib.data.images import ImageClasses, LabelledImageSet, read_image, read_label_map
 from fsslib.data.toyworld import DOMAINS, ToyWorld
-from fsslib.episodes import write_atomically
+from fsslib.files import write_atomically
 from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
 from fsslib.training.recipe import Recipe

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from fsslib.data import cache
-from fsslib.data.cache import make_once, pixel_cache
+from fsslib.data.cache import pixel_cache
 from fsslib.data.images import DataError
 from fsslib.data.joined import joined
 from fsslib.data.pascal import PascalVOC
+from fsslib.files import make_once
 from tests.data.voc_fixture import add_image, add_list
 
 SIZE = (4, 6)

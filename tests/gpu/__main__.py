@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from fsslib import paths
-from fsslib.episodes import write_atomically
+from fsslib.files import write_atomically
 from fsslib.reproduction.plans import Plan
 from tests.gpu import throughput
 

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from fsslib import paths
-from fsslib.episodes import write_atomically
+from fsslib.files import write_atomically
 from fsslib.reproduction import plans, result
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.environment import package_versions

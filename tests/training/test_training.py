@@ -13,7 +13,8 @@ from torch import nn
 from fsslib.data import open_task
 from fsslib.data.streams import ImageSet
 from fsslib.data.toyworld import ToyWorld
-from fsslib.episodes import VOID, EpisodeManifest, EpisodeSet, EpisodeStream, write_atomically
+from fsslib.episodes import VOID, EpisodeManifest, EpisodeSet, EpisodeStream
+from fsslib.files import write_atomically
 from fsslib.methods import build_method
 from fsslib.methods.base import Method, TrainingDiverged
 from fsslib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint

@@ -1,0 +1,55 @@
+"""Writing files whole or not at all, and what is said of files that are not as they should be. No torch in here."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+
+Made = TypeVar("Made")
+
+
+class DataError(ValueError):
+    """A data set is missing, damaged or too small for what was asked; the message names the file and the next step."""
+
+
+def write_atomically(path: Path | str, text: str) -> None:
+    """Replace the file `path` by `text`, so that a reader or a crash never sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[[Path], None]) -> Made:
+    """What `read` finds in a folder; where it finds None, `make` fills an empty folder that then takes its place.
+
+    A process that is killed in `make` leaves a hidden folder behind that the next one clears, and nothing that `read`
+    could take for whole. Processes that want the same folder wait for one of them. Raises OSError as the disk does.
+    """
+    if (found := read(folder)) is not None:
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
+        # Another process may have made it while this one waited.
+        if (found := read(folder)) is not None:
+            return found
+        unfinished = folder.with_name(f".{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        make(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    return read(folder)
