@@ -6,8 +6,9 @@ file.
       - {label: SG-One, method: sg_one, fold: [0, 1, 2, 3], seed: [0, 1, 2]}
 
 A list stands for its elements, and every combination is a run. `label` names the row of the table; all else are
-parameters of a run. Snakemake carries the runs out (`Snakefile`), here or on a cluster. A gathered file grows as runs
-end, so that nothing is lost when a plan is stopped.
+parameters of a run. `tables`, if there is such an entry, describes the tables of the results (`tables.py`). Snakemake
+carries the runs out (`Snakefile`), here or on a cluster. A gathered file grows as runs end, so that nothing is lost
+when a plan is stopped.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -41,22 +42,22 @@ Run = tuple[str, RunConfig]
 
 @dataclass(frozen=True)
 class Plan:
-    """A name, and runs with the label of the table row they belong to."""
+    """A name, runs with the label of the table row they belong to, and descriptions of the tables."""
 
     name: str
     runs: tuple[Run, ...]
+    tables: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def load(cls, name: str | Path) -> "Plan":
         """A plan of the package by name, or a YAML file by path. Raises ConfigError saying what is wrong, and where."""
-        shelf = resources.files("fsslib.reproduction") / "plan_files"
-        known = sorted(f.name.removesuffix(".yaml") for f in shelf.iterdir() if f.name.endswith(".yaml"))
-        path = shelf / f"{name}.yaml" if str(name) in known else Path(name)
+        known = shipped_plans()
+        path = known.get(str(name), Path(name))
         if not path.is_file():
             raise ConfigError(f"no plan {str(name)!r}: give a YAML file, or one of {', '.join(known)}")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or set(content) != {"name", "runs"}:
-            raise ConfigError(f"{path}: a plan has the two entries name and runs")
+        if not isinstance(content, dict) or set(content) | {"tables"} != {"name", "runs", "tables"}:
+            raise ConfigError(f"{path}: a plan has the entries name and runs, and may have tables")
         runs = []
         for matrix in content["runs"]:
             try:
@@ -73,7 +74,7 @@ class Plan:
                     f"{path}: different runs would write to {config.folder}. Leave `output` out: each run then has a "
                     "folder of its own."
                 )
-        return cls(content["name"], tuple(runs))
+        return cls(content["name"], tuple(runs), tuple(content.get("tables") or ()))
 
     def order(self) -> list[Run]:
         """Every run once, the first seeds of all rows before the second: a plan that was stopped holds whole seeds."""
@@ -90,6 +91,12 @@ class Plan:
     @property
     def results_file(self) -> Path:
         return paths.project_root() / "results" / f"{self.name}.json"
+
+
+def shipped_plans() -> dict[str, Path]:
+    """The files of the package's plans, by name."""
+    folder = Path(__file__).with_name("plan_files")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def expand(matrix: dict[str, Any]) -> Iterator[dict[str, Any]]:
