@@ -6,10 +6,14 @@ per-episode IoUs, a background counted as a class, or classes pooled in one bin 
 notebook 00 shows how far apart they lie.
 
 `SegmentationMeter`: the mIoU and pixel accuracy of semantic segmentation, from one confusion matrix over all images.
+
+One rule for both: without a labelled pixel there is no score (ValueError); what was not asked where pixels are labelled
+has none (None, left out of the mean); what was asked and is in neither truth nor prediction was answered rightly (1).
+A segmenter is asked for the classes in the truth, a few-shot method for its ways.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,25 +24,56 @@ from fsslib.episodes import VOID
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a score was taken; a number without its protocol's name cannot be compared.
+    """How a score was taken; a number without its protocol's name cannot be compared. Void is counted in none of them.
 
-    `labels_at` says where prediction and truth meet: "input" (labels resized to the network's input, nearest
-    neighbour) or "original" (scores resized to the image's own size, bilinear, before the decision). Void is never
-    counted in any of them.
+    - `labels_at`: where prediction and truth meet, "input" (labels brought to the network's input) or "original"
+      (scores brought to the image's own size, bilinear, before the decision).
+    - `fit`: how images and labels come to the input's size. "square": squashed, each label that of its cell's centre
+      ("nearest-exact"); "corner": squashed, that of its cell's upper left ("nearest"); "padded": `decode.padded`.
+    - `on_top`: which of two overlapping objects of COCO is the truth, the "smaller" or the "later" one of the JSON.
+    - `absent`: a way that is not in its query has no TP and no FN. What is predicted for it counts against its class
+      ("false_positives"), or not at all ("dropped").
+    - `episodes`: whose rule of drawing them, "own", "hsnet" or "pfenet".
     """
 
     name: str
-    labels_at: str
     description: str
+    labels_at: str = "input"
+    fit: str = "square"
+    on_top: str = "smaller"
+    absent: str = "false_positives"
+    episodes: str = "own"
+
+    @property
+    def of_episodes(self) -> bool:
+        """Whether it says what only episodes of real images can do; images with a fixed list of classes cannot."""
+        return replace(self, name="", description="") != Protocol("", "")
 
 
 PROTOCOLS = {
     p.name: p
     for p in (
-        Protocol("toy", "input", "toy world: labels are drawn at the input's size"),
-        Protocol("square", "input", "images squashed to a square, labels resized to it (nearest), supports distinct"),
-        Protocol("original", "original", "scores brought back to each query's own size; supports distinct"),
-        Protocol("hsnet", "input", "as square, on the episodes of HSNet's code, whose supports may repeat"),
+        Protocol("toy", "toy world: labels are drawn at the input's size"),
+        Protocol("square", "images squashed to a square, labels resized to it (nearest), supports distinct"),
+        Protocol("original", "scores brought back to each query's own size; supports distinct", labels_at="original"),
+        Protocol(
+            "hsnet",
+            "HSNet's episodes and truth: supports may repeat, labels of a cell's corner, COCO's later objects on top",
+            fit="corner",
+            on_top="later",
+            episodes="hsnet",
+        ),
+        Protocol(
+            "panet", "as square, but what is predicted for a way that its query lacks is left out", absent="dropped"
+        ),
+        Protocol(
+            "pfenet",
+            "PFENet's episodes and geometry: aspect kept, black to the right and below, scored at the query's own size",
+            labels_at="original",
+            fit="padded",
+            on_top="later",
+            episodes="pfenet",
+        ),
     )
 }
 
@@ -62,7 +97,7 @@ class Score:
 
     @property
     def never_seen(self) -> tuple[int, ...]:
-        """Classes that were a way in no episode: their IoU is None and `miou` leaves them out."""
+        """Classes that were a way in no counted episode: their IoU is None and `miou` leaves them out."""
         return tuple(c for c, iou in self.per_class.items() if iou is None)
 
 
@@ -73,14 +108,17 @@ class FewShotMeter:
     everything that intervals and paired tests need. Columns of `ways`: episode, class id, TP, FP, FN. Columns of
     `binary`, one row an episode: TP, FP, FN, TN of any way against background. Column of `exact`: 0 or 1.
 
-    Void pixels (255 in the labels) are in no counter. A way that is absent from its query has no TP or FN, but what is
-    predicted for it counts as FP in its class's union (iFSL's convention; the classic protocols never ask that).
-    HSNet's code, by contrast, counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen
-    classes.
+    Void pixels (255 in the labels) are in no counter. A way that is absent from its query has no TP or FN. What is
+    predicted for it is kept as FP; by `absent` (see `Protocol`) `compute` adds that to its class's union, as iFSL does,
+    or leaves it out, as PANet's Metric does, whose queries show one of two ways for certain and the other by chance.
+    PANet's FB-IoU differs too: its foreground are the counts of the ways that are there, one way taken for another is
+    an error, and its background leaves out queries that show none. HSNet's and PFENet's queries show their one way.
+
+    HSNet's code counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen classes.
     """
 
-    def __init__(self, class_ids: Iterable[int]):
-        self.class_ids = tuple(class_ids)
+    def __init__(self, class_ids: Iterable[int], absent: str = "false_positives"):
+        self.class_ids, self.absent = tuple(class_ids), absent
         self.ways = torch.zeros(0, 5, dtype=torch.int64)
         self.binary = torch.zeros(0, 4, dtype=torch.int64)
         self.exact = torch.zeros(0, dtype=torch.int64)
@@ -122,30 +160,41 @@ class FewShotMeter:
         self.exact = torch.cat([self.exact, (claimed == is_.any(-1)).all(-1).long().cpu()])
 
     def __add__(self, other: "FewShotMeter") -> "FewShotMeter":
-        """The meter that saw the episodes of both, other's after self's."""
-        merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)))
+        """The meter that saw the episodes of both, other's after self's; absent ways count as in self."""
+        merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)), self.absent)
         shifted = other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])
         merged.ways = torch.cat([self.ways, shifted])
         merged.binary = torch.cat([self.binary, other.binary])
         merged.exact = torch.cat([self.exact, other.exact])
         return merged
 
+    def _counted(self) -> Int[Tensor, "rows 5"]:
+        """The rows of `ways` that are scored."""
+        pixels = self.binary.sum(1)
+        if not pixels.any():
+            raise ValueError(f"The meter has seen no labelled pixel ({len(self.binary)} episodes).")
+        rows = self.ways[pixels[self.ways[:, 0]] > 0]
+        if self.absent == "dropped":
+            rows = rows[rows[:, 2] + rows[:, 4] > 0]
+            if not len(rows):
+                raise ValueError(f"No way is in its query ({len(self.binary)} episodes), and absent ones are dropped.")
+        return rows
+
     def compute(self) -> Score:
-        """The scores so far. Raises ValueError when no episode was added, rather than returning a number."""
-        if not len(self.binary):
-            raise ValueError("The meter has seen no episode.")
+        """The scores so far. Raises ValueError when no labelled pixel was seen, rather than returning a number."""
+        rows, binary = self._counted(), self.binary
         per_class: dict[int, float | None] = {}
         for c in self.class_ids:
-            rows = self.ways[self.ways[:, 1] == c]
-            tp, fp, fn = rows[:, 2:].sum(0).tolist()
-            # A class that was asked for and is nowhere, in neither truth nor prediction, was answered perfectly.
-            per_class[c] = None if not len(rows) else tp / (tp + fp + fn) if tp + fp + fn else 1.0
+            own = rows[rows[:, 1] == c]
+            per_class[c] = _iou(*own[:, 2:].sum(0).tolist()) if len(own) else None
         seen = [iou for iou in per_class.values() if iou is not None]
-        tp, fp, fn, tn = self.binary.sum(0).tolist()
-        foreground, background = tp / max(tp + fp + fn, 1), tn / max(tn + fp + fn, 1)
+        foreground = binary[:, :3]
+        if self.absent == "dropped":
+            foreground, binary = rows[:, 2:], binary[binary[:, 1] + binary[:, 3] > 0]
+        _, fp, fn, tn = binary.sum(0).tolist()
         return Score(
             miou=sum(seen) / len(seen),
-            fb_iou=(foreground + background) / 2,
+            fb_iou=(_iou(*foreground.sum(0).tolist()) + _iou(tn, fp, fn)) / 2,
             per_class=per_class,
             episodes=len(self.binary),
             exact_ratio=self.exact.double().mean().item(),
@@ -153,12 +202,16 @@ class FewShotMeter:
 
     def without_looking(self) -> float:
         """The mIoU of marking every pixel for each way of the same episodes: the floor under any score."""
-        if not len(self.binary):
-            raise ValueError("The meter has seen no episode.")
-        episode, class_id, true_positive, _, false_negative = self.ways.T
+        episode, class_id, true_positive, _, false_negative = self._counted().T
         pixels, truth = self.binary.sum(1)[episode], true_positive + false_negative
         shares = [(truth[class_id == c].sum() / pixels[class_id == c].sum()).item() for c in class_id.unique()]
         return sum(shares) / len(shares)
+
+
+def _iou(right: int, *wrong: int) -> float:
+    """Intersection over union; 1 for what is in neither truth nor prediction."""
+    union = right + sum(wrong)
+    return right / union if union else 1.0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "files": set(),
     "episodes": {"files"},
     "metrics": {"episodes"},
-    "data": {"paths", "files", "episodes"},
+    "data": {"paths", "files", "episodes", "metrics"},
     "blocks": BASICS,
     "methods": BASICS | {"blocks"},
     "training": BASICS | {"blocks", "methods", "data"},

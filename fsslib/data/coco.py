@@ -8,6 +8,7 @@ Expected below the data folder, as the archives unpack:
 The outlines are painted once, into label maps that stay in a cache folder; that needs `pip install "fsslib[coco]"`.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from fsslib.data.decode import DataError, read_image, read_label_map, read_size
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
+from fsslib.metrics import Protocol
 from fsslib.paths import data_root
 
 RULE = 1
@@ -46,7 +48,8 @@ class Coco(LabelledImageSet):
     Outlines and run lengths are filled by pycocotools at the size that the JSON gives. Where objects overlap, the
     smaller one (in pixels) lies on top; of two equal ones, that named later in the JSON. A crowd is painted in the same
     order, as void: its members are not told apart, and only some are outlined. The class of a crowd is held by its
-    image, and never large enough on account of the crowd. HSNet's label maps differ: there later objects lie on top.
+    image, and never large enough on account of the crowd. With `on_top` "later" objects are painted as HSNet has them,
+    see `paint`; the protocols "hsnet" and "pfenet" ask for that by themselves (`under`).
 
     The label maps are painted when a JSON is first opened (10 ms an image: 20 minutes for train2017), into `cache`
     (default: data/cache of the project), below it a folder named after the JSON's content: a changed JSON is painted
@@ -65,16 +68,18 @@ class Coco(LabelledImageSet):
         size: int = 256,
         keep_originals: bool = False,
         cache: Path | str | None = None,
+        on_top: str = "smaller",
     ):
         self.folder, self.annotations = find_folder(root, part)
-        cache = cache_root() if cache is None else Path(cache)
-        self.label_maps, manifest = find_or_paint_label_maps(self.annotations, cache, part)
+        self._maps = cache_root() if cache is None else Path(cache), part
+        self.on_top = on_top
+        self.label_maps, manifest = find_or_paint_label_maps(self.annotations, *self._maps, on_top)
         self._files: Mapping[str, str] = manifest["images"]
         self._check_files()
         crowds = manifest["crowds"]
         super().__init__(
             scan_all(
-                f"coco-{part}-{size}",
+                f"coco-{part}-{size}{_mark(on_top)}",
                 {image_id: self._both_files(image_id) for image_id in self._files},
                 lambda image_id: self._scan(image_id, size, crowds.get(image_id, ())),
             ),
@@ -86,6 +91,16 @@ class Coco(LabelledImageSet):
             keep_originals=keep_originals,
             files_of=self._both_files,
         )
+
+    def under(self, protocol: Protocol) -> "Coco":
+        """As `LabelledImageSet.under`, with the protocol's object on top; what images hold stays as it was found."""
+        seen = super().under(protocol)
+        if self.on_top != protocol.on_top:
+            seen = copy.copy(seen)
+            seen.on_top, seen._cache, seen._pixels = protocol.on_top, {}, None
+            seen._load, seen.files_of = seen._load_files, seen._both_files
+            seen.label_maps, _ = find_or_paint_label_maps(self.annotations, *self._maps, protocol.on_top)
+        return seen
 
     def _both_files(self, image_id: str) -> tuple[Path, Path]:
         return self.folder / self._files[image_id], self._label_path(image_id)
@@ -144,7 +159,14 @@ class Picture:
     objects: list[Mapping[str, Any]] = field(default_factory=list)
 
 
-def find_or_paint_label_maps(annotations: Path, cache: Path, part: str) -> tuple[Path, dict[str, Any]]:
+def _mark(on_top: str) -> str:
+    """What tells files of another painting order apart by their names."""
+    return "" if on_top == "smaller" else f"-{on_top}"
+
+
+def find_or_paint_label_maps(
+    annotations: Path, cache: Path, part: str, on_top: str = "smaller"
+) -> tuple[Path, dict[str, Any]]:
     """The folder in `cache` with the label maps of a JSON, and their manifest; painted if they are not there.
 
     The folder appears whole or not at all, and processes that open the same JSON at once wait for one of them. Raises
@@ -152,12 +174,12 @@ def find_or_paint_label_maps(annotations: Path, cache: Path, part: str) -> tuple
     """
     with annotations.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = cache / f"coco-{part}-{sha256[:8]}"
+    folder = cache / f"coco-{part}-{sha256[:8]}{_mark(on_top)}"
     try:
         manifest = make_once(
             folder,
             lambda folder: _manifest(folder, sha256),
-            lambda empty: _paint_label_maps(annotations, empty, sha256),
+            lambda empty: _paint_label_maps(annotations, empty, sha256, on_top),
         )
     except OSError as error:
         raise DataError(
@@ -181,7 +203,7 @@ def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
     return manifest if whole else None
 
 
-def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> None:
+def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str) -> None:
     _require_pycocotools()
     pictures, class_ids = read_instances(annotations)
     crowds = {}
@@ -189,7 +211,7 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str) -> None:
         pictures.items(), f"label maps of {annotations.name}", unit="image", leave=False, disable=None
     ):
         try:
-            labels = paint(picture, class_ids)
+            labels = paint(picture, class_ids, on_top)
         except ValueError as error:
             raise DataError(
                 f"{annotations}: {picture.file} cannot be painted: {error}. Restore the JSON from its archive, or take "
@@ -266,11 +288,17 @@ def _class_id(name: str, annotations: Path) -> int:
         ) from error
 
 
-def paint(picture: Picture, class_ids: Mapping[int, int]) -> UInt8[np.ndarray, "H W"]:
+def paint(picture: Picture, class_ids: Mapping[int, int], on_top: str = "smaller") -> UInt8[np.ndarray, "H W"]:
     """The label map of an image: larger objects first, so that smaller ones lie on top; crowds as void.
 
-    Raises ValueError naming the annotation whose outline cannot be filled.
+    `on_top` "later" is the order of HSNet's label maps: that of the JSON, later objects over earlier ones. HSNet
+    publishes these maps and not what painted them. That it paints so is told by its lists: of their 123 pairs in the
+    images at hand two disagree, and nine where smaller objects are on top. Crowds are objects there, which is a guess.
+
+    Raises ValueError naming the annotation whose outline cannot be filled, and for another `on_top`.
     """
+    if on_top not in ("smaller", "later"):
+        raise ValueError(f'on top lies the "smaller" or the "later" object; asked for {on_top!r}')
     shapes = []
     for entry in picture.objects:
         try:
@@ -278,9 +306,12 @@ def paint(picture: Picture, class_ids: Mapping[int, int]) -> UInt8[np.ndarray, "
         # pycocotools raises several kinds, bare Exception among them.
         except Exception as error:
             raise ValueError(f"annotation {entry['id']}: {error}") from error
-        shapes.append((shape, VOID if entry.get("iscrowd") else class_ids[entry["category_id"]]))
+        void = entry.get("iscrowd") and on_top == "smaller"
+        shapes.append((shape, VOID if void else class_ids[entry["category_id"]]))
+    if on_top == "smaller":
+        shapes.sort(key=lambda pair: -np.count_nonzero(pair[0]))
     labels = np.zeros((picture.height, picture.width), dtype=np.uint8)
-    for shape, label in sorted(shapes, key=lambda pair: -np.count_nonzero(pair[0])):
+    for shape, label in shapes:
         labels[shape] = label
     return labels
 

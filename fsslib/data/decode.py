@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from fsslib.episodes import VOID
 from fsslib.files import DataError
 
 
@@ -121,6 +123,34 @@ def resize_labels(labels: UInt8[Tensor, "H W"], size: int) -> UInt8[Tensor, "S S
     """
     transforms = _transforms()
     return transforms.resize(labels[None], [size, size], transforms.InterpolationMode.NEAREST_EXACT)[0]
+
+
+def fitted(
+    image: UInt8[Tensor, "3 H W"], labels: UInt8[Tensor, "H W"], size: int, fit: str = "square"
+) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "S S"]]:
+    """An image and its label map in `size` x `size` pixels, by the rule of a protocol (`fsslib.metrics.Protocol.fit`).
+
+    "square" is `resize_image` and `resize_labels`. "corner" takes the upper left label of each cell, as HSNet. "padded"
+    is PFENet's: the longer side becomes `size` and the other as much, both cut to multiples of 8 and at least that; no
+    antialiasing; to the right and below black, and void. PFENet keeps fractions of the 8 bits that images have here.
+    """
+    if fit == "square":
+        return resize_image(image, size), resize_labels(labels, size)
+    if fit == "corner":
+        corner = F.interpolate(labels[None, None].float(), (size, size), mode="nearest")[0, 0]
+        return resize_image(image, size), corner.to(labels.dtype)
+    longest = max(labels.shape)
+    sides = [max(8, (size if side == longest else int(side * (size / longest))) // 8 * 8) for side in labels.shape]
+    # The label at the upper left, in OpenCV's arithmetic: for some sizes others round otherwise.
+    rows, columns = (
+        (torch.arange(new, dtype=torch.float64) * (1 / (new / old))).long().clamp(max=old - 1)
+        for new, old in zip(sides, labels.shape)
+    )
+    within = (slice(sides[0]), slice(sides[1]))
+    picture, truth = image.new_zeros(3, size, size), labels.new_full((size, size), VOID)
+    picture[:, *within] = F.interpolate(image[None].float(), sides, mode="bilinear", align_corners=False)[0].round()
+    truth[within] = labels[rows][:, columns]
+    return picture, truth
 
 
 def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tuple[int, ...]) -> str:

@@ -1,7 +1,8 @@
 """Labelled real images as an episode source: what the readers of all real data sets share.
 
 A reader says which images there are, which classes they hold and how one of them is loaded; `LabelledImageSet` turns
-that into episodes. Images and label maps are resized to a square, as HSNet and PANet do: the aspect ratio is not kept.
+that into episodes. Images and label maps are resized to a square, as HSNet and PANet do: the aspect ratio is not kept,
+unless a protocol has it otherwise (`LabelledImageSet.under`).
 """
 
 import copy
@@ -17,6 +18,7 @@ from fsslib.data.cache import Pixels, pixel_cache, remembered
 from fsslib.data.decode import (  # noqa: F401 (named from here elsewhere)
     DataError,
     as_rgb,
+    fitted,
     read_image,
     read_label_map,
     resize_image,
@@ -25,6 +27,7 @@ from fsslib.data.decode import (  # noqa: F401 (named from here elsewhere)
     voc_palette,
 )
 from fsslib.episodes import VOID, Episode, EpisodeRow, largest_group, sample_rows
+from fsslib.metrics import Protocol
 
 MINIMUM_SHARE = 0.02
 """Share of an image that a class must cover for the image to be drawn as its support or query.
@@ -124,7 +127,7 @@ class LabelledImageSet:
         self.name, self.domain, self.class_names = name, domain, dict(class_names)
         self.size, self.keep_originals, self.group_of = size, keep_originals, group_of
         self.class_of, self.files_of = dict(class_of or {}), files_of
-        self._load = load
+        self._load, self.fit = load, "square"
         self._cache: dict[str, _Prepared] = {}
         self._pixels: Pixels | None = None
         self._set_contents(contents)
@@ -157,11 +160,17 @@ class LabelledImageSet:
         )
         return cached
 
-    def with_originals(self) -> "LabelledImageSet":
-        """The same set with `keep_originals`; it decodes its images itself, for no cache holds those label maps."""
-        kept = copy.copy(self)
-        kept.keep_originals, kept._cache = True, {}
-        return kept
+    def under(self, protocol: Protocol) -> "LabelledImageSet":
+        """The same set as a protocol brings it to the input's size, with `keep_originals` where it scores there.
+
+        What no cache on disk holds is decoded anew.
+        """
+        keep = self.keep_originals or protocol.labels_at == "original"
+        if (self.fit, self.keep_originals) == (protocol.fit, keep):
+            return self
+        seen = copy.copy(self)
+        seen.fit, seen.keep_originals, seen._cache = protocol.fit, keep, {}
+        return seen
 
     def restricted(self, ids: Iterable[str]) -> "LabelledImageSet":
         """The same set with only these images. Raises DataError for an id that is not in it."""
@@ -295,7 +304,7 @@ class LabelledImageSet:
 
     def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:
         image, labels = self._load_pair(image_id)
-        return resize_image(image, self.size), resize_labels(labels, self.size)
+        return fitted(image, labels, self.size)
 
     def _prepare(self, image_id: str) -> _Prepared:
         if image_id not in self.contents:
@@ -305,11 +314,12 @@ class LabelledImageSet:
             )
         if image_id in self._cache:
             return self._cache[image_id]
-        if self._pixels is not None and image_id in self._pixels and not self.keep_originals:
+        on_disk = self.fit == "square" and not self.keep_originals
+        if on_disk and self._pixels is not None and image_id in self._pixels:
             return _Prepared(*self._pixels[image_id], None)
         image, labels = self._load_pair(image_id)
         original = labels if self.keep_originals else None
-        prepared = _Prepared(resize_image(image, self.size), resize_labels(labels, self.size), original)
+        prepared = _Prepared(*fitted(image, labels, self.size, self.fit), original)
         each = 4 * self.size**2 + (labels.numel() if self.keep_originals else 0)
         if len(self._cache) * each < CACHE_BYTES:
             self._cache[image_id] = prepared

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.data.coco import fill, read_instances
+from fsslib.data.coco import paint, read_instances
 from fsslib.data.fss1000 import PARTS, class_ids, class_list
 from fsslib.data.images import DataError, LabelledImageSet
 from fsslib.data.names import class_id
@@ -165,22 +164,16 @@ def label_maps(images: LabelledImageSet) -> Iterator[tuple[str, Tensor]]:
 
 
 def coco_label_maps(annotations: Path) -> Iterator[tuple[str, Tensor]]:
-    """Each image's id and label map as HSNet and PFENet paint it: objects in the JSON's order, later ones on top.
+    """Each image's id and label map as HSNet and PFENet have it: later objects of the JSON on top (`paint`).
 
-    Not what `Coco` gives, where smaller objects lie on top. Crowds are painted as objects, which is a guess: the images
-    at hand have none. Raises DataError as `read_instances`.
+    Without the images: to judge lists by. Raises DataError as `read_instances`, and for what cannot be painted.
     """
     pictures, ids = read_instances(annotations)
     for image_id, picture in tqdm(pictures.items(), annotations.name, unit="image", leave=False, disable=None):
-        labels = np.zeros((picture.height, picture.width), dtype=np.uint8)
-        for entry in picture.objects:
-            try:
-                shape = fill(entry.get("segmentation"), picture.height, picture.width)
-            # pycocotools raises several kinds, bare Exception among them.
-            except Exception as error:
-                raise DataError(f"{annotations}: {picture.file}, annotation {entry['id']}: {error}") from error
-            labels[shape] = ids[entry["category_id"]]
-        yield image_id, torch.from_numpy(labels)
+        try:
+            yield image_id, torch.from_numpy(paint(picture, ids, "later"))
+        except ValueError as error:
+            raise DataError(f"{annotations}: {picture.file}, {error}") from error
 
 
 def pairs_of(maps: Iterable[tuple[str, Tensor]], rule: PairRule) -> tuple[Pair, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from fsslib.data.sampling import k_per_group
 from fsslib.data.streams import ImageSet, ImageStream, PairStream
 from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeSource, EpisodeStream, SegmentationSource
+from fsslib.metrics import protocol_named
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,19 @@ class FewShotTask:
     ) -> dict[str, EpisodeSet]:
         """The test of each domain: that many frozen episodes, a function of these arguments alone.
 
-        Under the protocol "hsnet" they are the first of HSNet's own, as far as their images are there, and `seed` is of
-        no account. Raises DataError for a domain that has none. Under "original" they carry the queries' label maps at
-        their own size. Raises ValueError for a domain that is drawn at one size.
+        They show images and truth as the protocol has them. Under "hsnet" they are the first of HSNet's own, as far as
+        their images are there, under "pfenet" drawn by PFENet's rule among the images of VOC's val list (5,000 in its
+        paper); `seed` is then of no account. Raises DataError for a domain that has none, and ValueError under a
+        protocol that scores at the label maps' own size for a domain that is drawn at one.
         """
-        found = {}
+        found, rule = {}, protocol_named(protocol)
         for domain, images in self.tests.items():
-            if protocol == "original":
-                if not hasattr(images, "with_originals"):
-                    raise ValueError(f"{domain} has no label maps at a size of their own. Choose another protocol.")
-                images = images.with_originals()
-            if protocol == "hsnet":
-                manifest = self._published(domain, episodes, ways, shots)
+            if hasattr(images, "under"):
+                images = images.under(rule)
+            elif rule.labels_at == "original":
+                raise ValueError(f"{domain} has no label maps at a size of their own. Choose another protocol.")
+            if rule.episodes != "own":
+                manifest = self._published(domain, images, rule.episodes, episodes, ways, shots)
             else:
                 classes = self.classes_in(domain)
                 rows = images.sample(classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=1.0)
@@ -74,19 +76,26 @@ class FewShotTask:
             found[domain] = EpisodeSet(images, manifest)
         return found
 
-    def _published(self, domain: str, episodes: int, ways: int, shots: int) -> EpisodeManifest:
+    def _published(
+        self, domain: str, images: EpisodeSource, whose: str, episodes: int, ways: int, shots: int
+    ) -> EpisodeManifest:
         # Imported here: these read files, and most tasks need none.
-        from fsslib.data.images import DataError
-        from fsslib.data.manifests import frozen, present
+        from fsslib.data import manifests, pascal, splits
+        from fsslib.files import DataError
 
         if domain not in self.benchmarks or ways != 1:
             there = ", ".join(self.benchmarks) or "no domain of this task"
             raise DataError(
-                f"HSNet's test episodes are 1-way and there for {there}; found {ways} ways in {domain}. Choose another "
-                "protocol, or leave that target out."
+                f"The test episodes of {whose} are 1-way and there for {there}; found {ways} ways in {domain}. Choose "
+                "another protocol, or leave that target out."
             )
         name, fold = self.benchmarks[domain]
-        manifest = present(frozen(name, "hsnet", shots=shots, fold=fold), self.tests[domain].ids)
+        if whose == "pfenet":
+            val = [i for i in pascal.read_lists(images.folder, ("val",)) if i in images.contents]
+            areas = {i: splits.BY_AREA.counts(images.original(i)[1]) for i in val}
+            classes, about = splits.pascal_fold(fold), {"data": name, "fold": str(fold)}
+            return manifests.pfenet(areas, classes, shots=shots, episodes=episodes, **about)
+        manifest = manifests.present(manifests.frozen(name, whose, shots=shots, fold=fold), images.ids)
         return EpisodeManifest(manifest.rows[:episodes], manifest.about)
 
     def describe(self) -> str:
@@ -152,9 +161,9 @@ class AdaptationTask:
     def exams(self, episodes: int, *, protocol: str = "toy", **_: Any) -> dict[str, ImageSet]:
         """The test of each domain: its first `episodes` test images, whatever else a few-shot test depends on.
 
-        Raises ValueError for a protocol that says otherwise than to score at the input's size.
+        Raises ValueError for a protocol of episodes, and for one that scores elsewhere than at the input's size.
         """
-        if protocol in ("original", "hsnet"):
+        if protocol_named(protocol).of_episodes:
             raise ValueError(f"Streets are scored at the input's size, not by {protocol!r}. Choose another protocol.")
         return {domain: ImageSet(images.source, images.ids[:episodes]) for domain, images in self.tests.items()}
 

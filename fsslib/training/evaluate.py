@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from fsslib.data.streams import ImageSet
 from fsslib.episodes import VOID, Episode, EpisodeRow, EpisodeSet
 from fsslib.methods.base import Method, Prediction
-from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
+from fsslib.metrics import FewShotMeter, Protocol, SegmentationMeter, protocol_named
 
 
 def evaluate(
@@ -40,11 +40,13 @@ def evaluate(
     """
     rule = protocol_named(protocol)
     if isinstance(episodes, ImageSet):
-        if rule.labels_at != "input":
+        if rule.of_episodes:
             raise ValueError(f"Images of a set are scored at the input's size, not by {protocol!r}. Choose another.")
         meter = SegmentationMeter(episodes.source.class_names)
     else:
-        meter = FewShotMeter(dict.fromkeys(c for row in episodes.manifest.rows for c in row.classes))
+        meter = FewShotMeter(dict.fromkeys(c for row in episodes.manifest.rows for c in row.classes), rule.absent)
+        if hasattr(episodes.source, "under"):
+            episodes = replace(episodes, source=episodes.source.under(rule))
     was_training = method.training
     method.to(device).eval()
     method.compute_dtype = dtype
@@ -63,7 +65,7 @@ def evaluate(
             elif rule.labels_at == "input":
                 meter.update(prediction.labels, episode.query_labels, episode.class_ids, prediction.presence)
             else:
-                for labels, truth, ids, presence in _at_original_size(prediction, episode):
+                for labels, truth, ids, presence in _at_original_size(prediction, episode, rule):
                     meter.update(labels, truth, ids, presence)
     finally:
         method.train(was_training)
@@ -152,17 +154,27 @@ def _splits(method: Method) -> bool:
     )
 
 
-def _at_original_size(prediction: Prediction, episode: Episode) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """One query at a time, its scores brought to the size of its original label map."""
+def _at_original_size(
+    prediction: Prediction, episode: Episode, rule: Protocol
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """One query at a time, its scores brought to the size of its original label map.
+
+    Of padded inputs first to a square of that map's longer side, corners aligned, as PFENet; the map lies at its upper
+    left, which the input's rounding to cells misses by a pixel or two.
+    """
     if episode.query_originals is None or prediction.scores is None:
         raise ValueError(
-            'Protocol "original" needs episodes with label maps at their original size (name it to `exams` too, or '
+            f"Protocol {rule.name!r} needs episodes with label maps at their original size (name it to `exams` too, or "
             "open the data set with keep_originals=True) and a method whose predictions carry scores."
         )
     for row, truth in enumerate(episode.query_originals):
         truth = truth.to(prediction.labels.device)[None]
-        scores = F.interpolate(prediction.scores[row : row + 1], truth.shape[-2:], mode="bilinear", align_corners=False)
-        yield scores.argmax(1), truth, episode.class_ids[row : row + 1], prediction.presence[row : row + 1]
+        height, width = truth.shape[-2:]
+        padded, side = rule.fit == "padded", max(height, width)
+        size = (side, side) if padded else (height, width)
+        scores = F.interpolate(prediction.scores[row : row + 1], size, mode="bilinear", align_corners=padded)
+        labels, this = scores.argmax(1)[:, :height, :width], slice(row, row + 1)
+        yield labels, truth, episode.class_ids[this], prediction.presence[this]
 
 
 @dataclass(frozen=True)

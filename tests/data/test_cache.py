@@ -20,6 +20,7 @@ from fsslib.data.images import DataError
 from fsslib.data.joined import joined
 from fsslib.data.pascal import PascalVOC
 from fsslib.files import make_once
+from fsslib.metrics import PROTOCOLS
 from tests.data.voc_fixture import add_image, add_list
 
 SIZE = (4, 6)
@@ -236,7 +237,7 @@ def test_label_maps_at_their_own_size_come_with_the_same_pixels_and_leave_the_se
     cached = voc.cached(tmp_path / "cache")
     rows = voc.sample([12], 3)
     expected = cached.episode(rows)
-    kept = cached.with_originals()
+    kept = cached.under(PROTOCOLS["original"])
     found = kept.episode(rows)
     assert torch.equal(found.query_images, expected.query_images)
     assert torch.equal(found.query_labels, expected.query_labels)
@@ -245,7 +246,7 @@ def test_label_maps_at_their_own_size_come_with_the_same_pixels_and_leave_the_se
         assert torch.equal(original, torch.where(truth == 12, 1, truth))
         assert original.shape == (45, 60)
     assert cached.episode(rows).query_originals is voc.episode(rows).query_originals is None
-    assert joined((voc,), name="all", domain="photo").with_originals().keep_originals
+    assert joined((voc,), name="all", domain="photo").under(PROTOCOLS["original"]).keep_originals
 
 
 def test_as_many_threads_decode_as_cores_may_be_used(files, tmp_path, monkeypatch):
