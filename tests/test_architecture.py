@@ -34,7 +34,7 @@ BUDGET = {
     "fsslib/blocks": 1_490,
     "fsslib/methods": 1_540,
     "fsslib/data": 5_580,
-    "fsslib/data/toyworld": 2_180,
+    "fsslib/data/toyworld": 1_970,
     "fsslib/training": 1_170,
     "fsslib/reproduction": 2_810,
     "fsslib/teaching": 2_680,
