@@ -6,7 +6,6 @@ A claim holds somewhere, not as such: every test has columns (domains, rare clas
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,13 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsslib import paths
 from fsslib.reproduction.plans import read_rows
-from fsslib.reproduction.statistics import Interval, Verdict, holm, paired_difference, verdict
-from fsslib.reproduction.street_tables import rare_by_unit
-from fsslib.reproduction.table import Table, Unit, by_unit
+from fsslib.reproduction.result import Column, Runs, Selector, Unit, numbers
+from fsslib.reproduction.statistics import Interval, Verdict, holm, student_interval, verdict
 
 World = Literal["toy world", "small real data", "full data"]
 WORDS = (*get_args(Verdict), "not run")
-_RARE = "rare classes of "
 
 
 class _Strict(BaseModel):
@@ -29,10 +26,10 @@ class _Strict(BaseModel):
 
 
 class Test(_Strict):
-    """Two labels of a plan, of one source if it says which, and the columns they are compared in.
+    """Two labels of a plan and the columns they are compared in, of the runs with the parameters in `where`.
 
-    `beside` names another plan with the same questions, if the baseline is a row of that one. `fixed`: whether the
-    comparison was written down before its runs were made, or after.
+    Columns are said as those of a table (`tables.py`). `beside` names another plan with the same questions, if the
+    baseline is a row of that one. `fixed`: whether this was written down before the runs were made, or after.
     """
 
     __test__ = False  # it is none of pytest's
@@ -40,16 +37,16 @@ class Test(_Strict):
     world: World
     plan: str
     beside: str = ""
-    source: str = ""
+    where: dict[str, str | int] = {}
     label: str
     baseline: str
-    columns: list[str] = Field(min_length=1)
+    columns: list[Column] = Field(min_length=1)
     fixed: Literal["before", "after"]
 
     @property
     def compared(self) -> str:
         """The two labels, in a table's words."""
-        return f"{self.label} minus {self.baseline}" + (f", from {self.source}" if self.source else "")
+        return f"{self.label} minus {self.baseline}" + "".join(f", from {value}" for value in self.where.values())
 
 
 class Claim(_Strict):
@@ -118,73 +115,32 @@ def results_of(plan: str) -> list[dict[str, Any]]:
 
 def judge(claim: Claim) -> list[Judgement]:
     """Every test of a claim in every column; a claim without tests gets one line that says so."""
-    if not claim.tests:
-        return [Judgement(claim, None, "", None, {}, "not run")]
-    rows = (
-        (test, [row for plan in (test.plan, test.beside) if plan for row in results_of(plan)]) for test in claim.tests
-    )
-    return [line for test, runs in rows for line in _judge(claim, test, runs)]
+    lines = [] if claim.tests else [Judgement(claim, None, "", None, {}, "not run")]
+    for test in claim.tests:
+        runs = [row for plan in (test.plan, test.beside) if plan for row in results_of(plan)]
+        labels = (Selector(label=label, where=test.where) for label in (test.label, test.baseline))
+        gaps, intervals, p = compare(runs, test.columns, *labels)
+        words = {column: verdict(interval, p=p.get(column)) for column, interval in intervals.items()}
+        lines += [Judgement(claim, test, c, intervals.get(c), gaps[c], words.get(c, "not run")) for c in gaps]
+    return lines
 
 
-def _judge(claim: Claim, test: Test, runs: Sequence[Mapping[str, Any]]) -> list[Judgement]:
-    gaps = {column: _gaps(runs, test, column) for column in test.columns}
-    intervals = {c: paired_difference(found, dict.fromkeys(found, 0.0)) for c, found in gaps.items() if found}
-    corrected = holm({column: i.p for column, i in intervals.items() if i.p is not None})
-    words = {column: verdict(i, p=corrected.get(column)) for column, i in intervals.items()}
-    return [Judgement(claim, test, c, intervals.get(c), gaps[c], words.get(c, "not run")) for c in test.columns]
+def compare(
+    runs: Runs, columns: Sequence[Selector], ours: Selector, theirs: Selector
+) -> tuple[dict[str, dict[Unit, float]], dict[str, Interval], dict[str, float]]:
+    """One choice of runs against another in every column, each by its name.
+
+    Returns the differences of the pairs; of those columns that have any the mean with its interval; and of those that
+    have intervals p, corrected over these columns.
+    """
+    gaps = {}
+    for column in columns:
+        minuend, subtrahend = numbers(runs, column | ours), numbers(runs, column | theirs)
+        gaps[column.name] = {u: minuend[u] - subtrahend[u] for u in sorted(minuend.keys() & subtrahend.keys())}
+    intervals = {name: student_interval(list(found.values())) for name, found in gaps.items() if found}
+    return gaps, intervals, holm({name: i.p for name, i in intervals.items() if i.p is not None})
 
 
-def _gaps(runs: Sequence[Mapping[str, Any]], test: Test, column: str) -> dict[Unit, float]:
-    runs = [run for run in runs if test.source in ("", run["config"].get("source"))]
-    measure = rare_by_unit if column.startswith(_RARE) else by_unit
-    ours, theirs = (measure(runs, label, column.removeprefix(_RARE)) for label in (test.label, test.baseline))
-    return {unit: ours[unit] - theirs[unit] for unit in sorted(ours.keys() & theirs.keys())}
-
-
-def claims_table(paper: str | None = None) -> Table:
-    """A row for each column of each test, of all papers or of one: the paper's figure, ours, and the verdict."""
-    rows = []
-    for claim in (claim for claim in load_claims() if paper in (None, claim.paper)):
-        for number, line in enumerate(judge(claim)):
-            said = ("", "") if number else (f"{claim.paper}: {claim.claim}", claim.says)
-            compared, where = (line.test.compared, f"{line.test.world}, {line.column}") if line.test else ("–", "–")
-            rows.append((*said, compared, where, str(line.interval or "–"), line.word))
-    head = ("claim", "the paper says", "compared here", "in", "here", "verdict")
-    return Table(_TITLE, head, tuple(rows), RULE)
-
-
-def claims_summary() -> Table:
-    """A row for each claim, a column for each kind of data with runs: where it holds, and by how much."""
-    judged = [(claim, judge(claim)) for claim in load_claims()]
-    run = {line.test.world for _, lines in judged for line in lines if line.interval}
-    worlds = [world for world in get_args(World) if world in run]
-    rows = [
-        (f"{claim.paper}: {claim.claim}", claim.says, *(_at_a_glance(lines, world) for world in worlds))
-        for claim, lines in judged
-    ]
-    head = ("claim", "the paper says", *(f"here, {world}" for world in worlds))
-    note = f"{RULE} † Chosen when the numbers were known: a question for new runs."
-    return Table(_TITLE, head, tuple(rows), note)
-
-
-def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
-    """The verdicts of a claim in one kind of data as a sentence, the columns with the same word together."""
-    tests = []
-    run = (x for x in lines if x.interval and x.test.world == world)
-    for (compared, _), group in groupby(run, lambda x: (x.test.compared, x.test.plan)):
-        group = list(group)
-        said = [
-            f"{word} in " + ", ".join(f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == word)
-            for word in WORDS[:3]
-            if any(x.word == word for x in group)
-        ]
-        counts = sorted({x.interval.n for x in group})
-        mark = "" if group[0].test.fixed == "before" else "† "
-        tests.append(f"{mark}{compared}: {', '.join(said)}; n = {' or '.join(map(str, counts))}")
-    return ". ".join(tests) or ("not run" if any(line.test for line in lines) else "no run tests it")
-
-
-_TITLE = "The papers' claims and what became of them"
 RULE = (
     "Points of mIoU, paired by fold and seed, with Student's 95 % interval where there are 5 pairs or more. A verdict "
     "takes 10 pairs and a difference that is significant at 5 % after Holm's correction over the columns of its test; "

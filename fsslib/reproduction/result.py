@@ -1,14 +1,27 @@
-"""Reading `result.json`, the record of a run; `record.py` writes it. Light: nothing here imports torch."""
+"""What the records of runs say: reading `result.json`, and choosing numbers out of many. Light: nothing here imports
+torch. `record.py` writes them.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from fsslib.reproduction.config import RunConfig
 
 FILE = "result.json"
 SCHEMA_VERSION = 1
+
+RARE = ("pole", "sign", "person", "rider", "pedestrian", "bicyclist")
+"""The rarest third of the classes of streets, by share of pixels; the last two are CamVid's names."""
+
+Runs = Sequence[Mapping[str, Any]]
+"""Records with their labels: the rows of a results file."""
+Unit = Hashable
+"""What was trained or asked by itself: fold and seed, or the hash of the questions for an answer that does not look."""
+Domains = Annotated[list[str], BeforeValidator(lambda said: [said] if isinstance(said, str) else said)]
 
 
 def read_result(path: Path | str) -> dict[str, Any]:
@@ -25,18 +38,103 @@ def config_of(path: Path | str) -> RunConfig:
     return RunConfig(**read_result(path)["config"])
 
 
+class Selector(BaseModel):
+    """Which number of which runs: what a row and a column of a table, or a claim's label and column, say together.
+
+    `label`, `where` (parameters) and `home` (trained in the domain that is asked) choose runs. The number is the mIoU
+    in a domain (`score`), over its rare classes alone (`rare`), or of an answer that does not look (`floor`). Of
+    several domains it is the first that a run was tested in. `show` tells of the runs themselves instead.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    title: str = ""
+    label: str = ""
+    where: dict[str, str | int] = {}
+    home: bool = False
+    score: Domains = []
+    rare: Domains = []
+    floor: Literal["", "everything", "every_object"] = ""
+    show: Literal["", "runs", "classes", "seconds"] = ""
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> "Selector":
+        if self.rare and (self.score or self.floor):
+            raise ValueError(f"rare: {self.rare[0]} is a number of its own; leave score and floor out beside it")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What stands over its column or before its row."""
+        return self.title or self.label or next(iter(self.score), "") or f"{self.rare[0]}, rare classes"
+
+    def __or__(self, other: "Selector") -> "Selector":
+        """What both say; `other` where they say the same thing differently."""
+        said = self.model_dump(exclude_unset=True) | other.model_dump(exclude_unset=True)
+        return Selector(**said | {"where": self.where | other.where})
+
+    def domain(self, run: Mapping[str, Any]) -> str | None:
+        """Where this run is asked; None if it was not tested there, or no domain is named."""
+        return next((domain for domain in self.score or self.rare if domain in run["scores"]), None)
+
+
+Column = Annotated[Selector, BeforeValidator(lambda said: {"score": said} if isinstance(said, str) else said)]
+"""A selector of which a text is the domain."""
+Row = Annotated[Selector, BeforeValidator(lambda said: {"label": said} if isinstance(said, str) else said)]
+"""A selector of which a text is the label."""
+
+
+def chosen(runs: Runs, asked: Selector) -> Runs:
+    """The runs with this label and these parameters, if any are named, that were tested in the domain, if one is."""
+    return [
+        run
+        for run in runs
+        if asked.label in ("", run["label"])
+        and all(run["config"].get(name) == value for name, value in asked.where.items())
+        and (asked.domain(run) or not (asked.score or asked.rare))
+        and (not asked.home or run["config"]["source"] == asked.domain(run))
+    ]
+
+
+def numbers(runs: Runs, asked: Selector) -> dict[Unit, float]:
+    """The number that is asked for of every run it chooses, in percent; runs in which it is undefined are left out.
+
+    What an answer that does not look scores is the same for all networks with the same questions, and counted once for
+    each list of them. Older records know it for the source alone.
+    """
+    found = {}
+    for run in chosen(runs, asked):
+        domain, unit = asked.domain(run), (run["config"]["fold"], run["config"]["seed"])
+        if domain is None:
+            raise ValueError(f"{asked.name!r} names no domain; give one as score or rare, or something to show")
+        score = run["scores"][domain]
+        if asked.floor:
+            by_domain = run["floors"].get("by_domain", {}) if asked.floor == "everything" else {}
+            unit, value = score["manifest_sha256"], by_domain.get(domain, run["floors"].get(asked.floor))
+        elif asked.rare:
+            ious = [iou for name, iou in score["per_class"].items() if name in RARE and iou is not None]
+            value = sum(ious) / len(ious) if ious else None
+        else:
+            value = score["miou"]
+        if value is not None:
+            found[unit] = 100 * value
+    return found
+
+
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """The `scores` of a result as text, one line a domain, in percent."""
     lines = []
     for domain, score in scores.items():
-        columns = {title: key for title, key in _COLUMNS.items() if key in score}
-        counts = {title: key for title, key in _COUNTS.items() if key in score}
-        if not lines:
-            lines.append(f"{'domain':14}" + "".join(f"{title:>10}" for title in (*columns, *counts)))
-        values = [f"{100 * score[key]:10.1f}" for key in columns.values()]
-        lines.append(f"{domain:14}" + "".join(values) + "".join(f"{score[key]:10d}" for key in counts.values()))
-    return "\n".join(lines)
+        cells = {  # a count has its own name, a share is told in percent
+            title: f"{score[key]}" if title == key else f"{100 * score[key]:.1f}"
+            for title, key in _COLUMNS.items()
+            if key in score
+        }
+        lines += [("domain", *cells)] if not lines else []
+        lines.append((domain, *cells.values()))
+    return "\n".join(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in lines)
 
 
-_COLUMNS = {"mIoU": "miou", "FB-IoU": "fb_iou", "exact": "exact_ratio", "accuracy": "pixel_accuracy"}
-_COUNTS = {"episodes": "episodes", "images": "images"}
+_COLUMNS = {"mIoU": "miou", "FB-IoU": "fb_iou", "exact": "exact_ratio", "accuracy": "pixel_accuracy"} | {
+    count: count for count in ("episodes", "images")
+}

@@ -1,265 +1,236 @@
 """The tables of results, made from `results/*.json` and nothing else; `python -m fsslib.reproduction.tables` puts them
 into README and the pages of docs/.
+
+What a plan's tables show is described in its own YAML file, beside its runs: a cell is what its row and its column say
+together (`fsslib.reproduction.result.Selector`). A text for a row is a label, for a column a domain, "*" all labels of
+the plan.
+
+    tables:
+      - title: Toy world, 1-shot mIoU on held-out classes
+        columns: [{title: runs, show: runs}, photo, night, {rare: cities}]
+        rows: [{title: everything marked, floor: everything}, prototypes, "*"]
+        note: A rate of 0.01.
+      - columns: [photo, night]
+        differences: [[SG-One, prototypes]]
+
+Numbers are mIoU in percent: the mean over the runs, and Student's 95 % interval where there are five or more.
 """
 
+import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from statistics import median
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fsslib import paths
 from fsslib.data.catalogue import CATALOGUE
-from fsslib.episodes import write_atomically
-from fsslib.reproduction.claims import claims_summary
-from fsslib.reproduction.method_tables import (
-    baseline_differences,
-    baseline_scores,
-    laptop_scores,
-    laptop_street_scores,
-)
-from fsslib.reproduction.plans import read_rows
-from fsslib.reproduction.street_tables import (
-    camvid_differences,
-    camvid_scores,
-    from_streets_scores,
-    pixda_differences,
-    pixda_scores,
-)
-from fsslib.reproduction.table import DOMAINS, Table, Unit, by_unit, cell, circumstances, differences, in_domains
-
-_LABELS = (
-    "prototypes, random weights",
-    "prototypes untrained",
-    "prototypes trained",
-    "SG-One, random weights",
-    "SG-One",
-)
+from fsslib.files import write_atomically
+from fsslib.reproduction.claims import RULE, WORDS, Judgement, World, compare, judge, load_claims
+from fsslib.reproduction.config import ConfigError
+from fsslib.reproduction.plans import Plan, read_rows, shipped_plans
+from fsslib.reproduction.result import Column, Row, Runs, Selector, chosen, numbers
+from fsslib.reproduction.statistics import student_interval
 
 
-def toy_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """SG-One, prototypes and the world's own floors and ceiling, by domain."""
-    ceiling = {d: by_unit(runs, "SG-One" if d == "photo" else f"SG-One trained in {d}", d) for d in DOMAINS}
-    rows = [
-        *((title, *[cell(floor(runs, key))] * len(DOMAINS)) for key, title in _FLOORS.items()),
-        *((label, *(cell(by_unit(runs, label, d)) for d in DOMAINS)) for label in _LABELS),
-        ("SG-One trained in the domain itself", *(cell(ceiling[d]) for d in DOMAINS)),
-    ]
-    return Table(
-        "Toy world, 1-shot mIoU on held-out classes, trained in photo",
-        ("", *DOMAINS),
-        tuple(rows),
-        "Folds 0 to 3; 3 seeds a fold, or 1 where no interval is given. In brackets Student's 95 % interval over the "
-        "runs. Where nothing else is said, networks start from weights trained on the fold's base classes in photo. "
-        "The first two rows ignore the support: they mark every pixel, and every object with its exact outline. "
-        f"{circumstances(runs)}",
-    )
+@dataclass(frozen=True)
+class Table:
+    """A table with a title and a note on how to read it; all cells are text."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    def markdown(self) -> str:
+        columns = ([row[n] for row in self.rows] for n in range(len(self.head)))
+        numbers = [all(c[:1] in "+-–0123456789" and ": " not in c for c in column) for column in columns]
+        lines = [self.head, ["---:" if number else "---" for number in numbers], *self.rows]
+        body = _lines(lines).replace("*", r"\*")  # A*S*B is no emphasis
+        return f"**{self.title}**\n\n{body}\n\n{self.note}"
+
+    def html(self) -> str:
+        def row(cells, tag):
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(row(cells, "td") for cells in self.rows)
+        return (
+            f"<figure class='table'><h3>{html.escape(self.title)}</h3>"
+            f"<table><thead>{row(self.head, 'th')}</thead><tbody>{body}</tbody></table>"
+            f"<figcaption>{html.escape(self.note)}</figcaption></figure>"
+        )
 
 
-_FLOORS = {"everything": "everything marked", "every_object": "every object marked"}
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
-def floor(runs: Sequence[Mapping[str, Any]], key: str) -> dict[Unit, float]:
-    """What an answer that ignores the support scores, by fold: the same for all runs with the same questions."""
-    return {(run["config"]["fold"], 0): 100 * run["floors"][key] for run in runs if run["floors"][key] is not None}
+class Description(BaseModel):
+    """What one table shows: the scores of its rows, or the paired `differences` of two labels each.
+
+    `where` has parameters that all its runs share; `beside` is another plan with the same questions, whose rows may
+    stand in it too. In `note`, {folds} and {seeds} are their numbers, {steps[LABEL]} and {seconds[LABEL]} the medians
+    of a label's trainings.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    title: str = "Differences, paired by fold and seed"
+    where: dict[str, str | int] = {}
+    beside: str = ""
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = [Selector(label="*")]
+    differences: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    note: str = ""
 
 
-def toy_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """SG-One against the trained prototypes."""
-    return differences(runs, [("SG-One", "prototypes trained")])
+def descriptions(plan: Plan) -> list[Description]:
+    """The plan's tables. Raises ConfigError naming the table, from 0, and what is wrong with it."""
+    try:
+        return TypeAdapter(list[Description]).validate_python(list(plan.tables))
+    except ValidationError as error:
+        raise ConfigError(f"the tables of the plan {plan.name}: {error}") from error
 
 
-def rtd_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows of RtD's ablation and its controls, by domain."""
-    labels = list(dict.fromkeys(run["label"] for run in runs))
-    units = {unit for label in labels for unit in by_unit(runs, label, "photo")}
-    return Table(
-        "Toy world, Remember the Difference, 1-shot mIoU on held-out classes, trained in photo",
-        ("", *DOMAINS),
-        tuple((label, *(cell(by_unit(runs, label, d)) for d in DOMAINS)) for label in labels),
-        f"{len({fold for fold, _ in units})} folds, up to {len({seed for _, seed in units})} seeds. BS is the "
-        "prototype network, Cons adds the contrastive loss, MEnS and MEnT the memory on the source and on the target. "
-        "In the controls a random item replaces the chosen one, or another image of the batch the memory. All rows "
-        f"train the same number of steps, but for one baseline, {_more_of_the_baseline(runs)}. {circumstances(runs)}",
-    )
+def make(table: Description, runs: Runs, beside: Runs = ()) -> Table:
+    """The table of a description, from the runs of its plan and of the plan beside."""
+    runs = chosen(runs, Selector(where=table.where))
+    pool, head = [*runs, *beside], ("", *(column.name for column in table.columns))
+    if table.differences:
+        rows = tuple(_difference(pool, table.columns, *pair) for pair in table.differences)
+        note = f"p values are Holm-corrected over the {len(table.columns)} columns."
+        return Table(table.title, head, rows, f"Points of mIoU with Student's 95 % interval; {note}")
+    labels = [Selector(label=label) for label in _labels(runs)]
+    rows = [row for said in table.rows for row in (labels if said.label == "*" else [said])]
+    cells = tuple((row.name, *(cell(pool, column | row) for column in table.columns)) for row in rows)
+    return Table(table.title, head, cells, f"{_filled(table.note, runs)} {circumstances(runs)}")
 
 
-def _more_of_the_baseline(runs: Sequence[Mapping[str, Any]]) -> str:
-    said = "which has more for about as many seconds as the whole method"
-    labels = ("BS, equal seconds", "all")
-    found = [[run for run in runs if run["label"] == label] for label in labels]
-    if not all(found):
-        return said
-    steps = median(run["training"]["steps"] for run in found[0])
-    more, whole = (median(run["training"]["seconds"] for run in of) for of in found)
-    return f"{said} ({steps:.0f} steps; medians of these runs: {more:.0f} and {whole:.0f} s)"
+def cell(runs: Runs, asked: Selector) -> str:
+    """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval."""
+    if asked.show:
+        return _shown(chosen(runs, asked), asked.show)
+    if not (found := numbers(runs, asked)):
+        return "–"
+    interval = student_interval(list(found.values()))
+    if interval.low is None:
+        return f"{interval.mean:.1f}"
+    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
-def rtd_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """What each part adds, and whether the memory is more than noise."""
-    against_baseline = [(label, "BS") for label in ("Cons", "Cons+MEnS", "MEnS+MEnT", "all")]
-    controls = ("BS, equal seconds", "control: random items", "control: mixing samples")
-    return differences(runs, [*against_baseline, *(("all", control) for control in controls)])
+def _shown(runs: Runs, what: str) -> str:
+    """Their number; that of their classes; the seconds of the fastest, which tells most about the method.
+
+    Earlier records of a run that was interrupted have the `seconds` of its last part, the training's are all: not of
+    those.
+    """
+    if what == "runs":
+        return str(len(runs))
+    found = [len(run["classes"]["test"]) for run in runs[:1]]
+    if what == "seconds":
+        found = [run["seconds"] for run in runs if run["seconds"] >= run["training"]["seconds"]]
+    return f"{min(found):.0f}" if found else "–"
 
 
-def voc_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """PASCAL VOC by fold, and the reference over all usable classes."""
-    folds = sorted({run["config"]["fold"] for run in runs if run["config"]["data"] == "pascal"})
-
-    def of_fold(label, fold):
-        return {u: v for u, v in by_unit(runs, label, "photo").items() if u[0] == fold}
-
-    labels = list(dict.fromkeys(run["label"] for run in runs))
-    of_folds = [run for run in runs if run["config"]["data"] == "pascal"]
-    of_all = [run for run in runs if run["config"]["data"] != "pascal"]
-    rows = []
-    for key, title in _FLOORS.items():
-        marked = floor(of_folds, key)
-        every = [{u: v for u, v in marked.items() if u[0] == fold} for fold in folds]
-        rows.append((title, *(cell(part) for part in every), cell(marked), cell(floor(of_all, key))))
-    for label in labels:
-        if any(run["label"] == label and run["config"]["data"] == "pascal" for run in runs):
-            every = [of_fold(label, fold) for fold in folds]
-            pooled = {u: v for part in every for u, v in part.items()}
-            rows.append((label, *(cell(part) for part in every), cell(pooled), "–"))
-        else:
-            rows.append((label, *("–" for _ in folds), "–", cell(by_unit(runs, label, "photo"))))
-    return Table(
-        "PASCAL VOC 2012 subset, 1-shot mIoU on held-out classes, ResNet-18 with a frozen backbone",
-        ("", *(f"fold {fold}" for fold in folds), "mean of the runs", "12 classes"),
-        tuple(rows),
-        "One run a fold, which is too few for an interval; three with random weights. SG-One is trained on the images "
-        "that show no class of the fold. The 12 classes are those with 20 images or more, none of them trained on. The "
-        "first two rows ignore the support: they mark every pixel, and every object with its exact outline. "
-        f"{circumstances(runs)}",
-    )
+def _difference(runs: Runs, columns: Sequence[Selector], label: str, baseline: str) -> tuple[str, ...]:
+    _, intervals, p = compare(runs, columns, Selector(label=label), Selector(label=baseline))
+    told = {name: f", p {p[name]:.3f}" if p[name] >= 0.001 else ", p < 0.001" for name in p}
+    cells = {name: f"{interval}{told.get(name, '')}" for name, interval in intervals.items()}
+    return (f"{label} minus {baseline}", *(cells.get(column.name, "–") for column in columns))
 
 
-def rtd_real_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """RtD on photographs: three rows, the untrained network, and the floor."""
-    marked = {domain: {(0, 0): 100 * runs[0]["floors"]["by_domain"][domain]} for domain in PHOTOS}
-    labels = [label for label in ("untrained", "BS", "MEnS+MEnT", "all") if any(r["label"] == label for r in runs)]
-    return Table(
-        "Photographs, Remember the Difference, 1-shot mIoU, trained on PASCAL and COCO",
-        ("", *PHOTOS),
-        (
-            ("everything marked", *(cell(marked[domain]) for domain in PHOTOS)),
-            *((label, *(cell(by_unit(runs, label, domain)) for domain in PHOTOS)) for label in labels),
-        ),
-        "ResNet-18 to layer3 with ImageNet weights, PASCAL's fold 3 held out; photo asks for that fold, magnetic_tile "
-        "for break, fray and uneven (at 320 pixels, support and query from different tiles, of which there are few), "
-        "camvid for sky, road, pavement, tree, building and fence (support and query from different drives). Blowhole "
-        f"and crack are left out: they cover about one cell of the feature grid. {circumstances(runs)}",
-    )
+def _filled(note: str, runs: Runs) -> str:
+    said = {f"{name}s": len({run["config"][name] for run in runs}) for name in ("fold", "seed")}
+    by_label = {label: [run["training"] for run in runs if run["label"] == label] for label in _labels(runs)}
+    for key in ("steps", "seconds"):
+        medians = {label: f"{median(each[key] for each in found):.0f}" for label, found in by_label.items()}
+        said[key] = defaultdict(lambda: "–", medians)
+    return note.format(**said)
 
 
-def rtd_real_differences(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """What the memory adds on photographs."""
-    return differences(runs, [("MEnS+MEnT", "BS"), ("all", "BS")], in_domains(PHOTOS))
+def _labels(runs: Runs) -> list[str]:
+    return list(dict.fromkeys(run["label"] for run in runs))
 
 
-PHOTOS = ("photo", "magnetic_tile", "camvid")
+def circumstances(runs: Runs) -> str:
+    """Hardware, versions and episodes, as far as the runs agree on them."""
+    environments = [run["environment"] for run in runs]
+    devices = sorted({e["device_name"] for e in environments})
+    versions = sorted({e["versions"]["torch"] or "?" for e in environments})
+    asked = "episodes" if "episodes" in next(iter(runs[0]["scores"].values())) else "images"
+    counts = sorted({s[asked] for run in runs for s in run["scores"].values()})
+    asked = asked.replace("images", "test images")
+    return f"{' and '.join(map(str, counts))} {asked} a run; {', '.join(devices)}; torch {', '.join(versions)}."
 
 
-def untrained_scores(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Prototypes without training on every real data set at hand."""
-    rows = []
-    for source in dict.fromkeys(run["config"]["source"] for run in runs):
-        here = [run for run in runs if run["config"]["source"] == source]
-        marked = {(0, run["config"]["seed"]): 100 * run["floors"]["by_domain"][source] for run in here}
-        scores = (cell(by_unit(here, label, source)) for label in ("random weights", "ImageNet weights"))
-        rows.append((source, str(len(here[0]["classes"]["test"])), cell(marked), *scores))
-    return Table(
-        "Real data sets without any training, 1-shot mIoU of prototypes, ResNet-18",
-        ("", "classes", "everything marked", "random weights", "ImageNet weights"),
-        tuple(rows),
-        "Masked average pooling on layer2 and layer3 at 256 pixels; every class that 5 images show large enough. These "
-        "are small subsets: suim, fss1000 and kvasir have 5 to 8 images, whose scores say that the reader works and "
-        "little more. In brackets Student's 95 % interval over five draws of the episodes, each with its own random "
-        f"weights. {circumstances(runs)}",
-    )
+Told = Mapping[str, Callable[[Any], Any]]
+"""The columns of a table of things: a heading, and what stands below it for each of them, a dash for nothing."""
 
 
-TABLES = {
-    "sg_one_toy": (toy_scores, toy_differences),
-    "sg_one_voc": (voc_scores,),
-    "laptop": (laptop_scores, laptop_street_scores),
-    "baselines_toy": (baseline_scores, baseline_differences),
-    "rtd_ablation_toy": (rtd_scores, rtd_differences),
-    "rtd_ablation_real": (rtd_real_scores, rtd_real_differences),
-    "pixda_ladder_toy": (pixda_scores, pixda_differences),
-    "pixda_camvid": (camvid_scores, camvid_differences),
-    "pixda_streets_camvid": (from_streets_scores,),
-    "untrained_real": (untrained_scores,),
+def _rows(columns: Told, things: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
+    told = (tuple(tell(thing) for tell in columns.values()) for thing in things)
+    return tuple(tuple("–" if cell in (None, "") else str(cell) for cell in row) for row in told)
+
+
+def _ratio(part: float | None, whole: float | None) -> str | None:
+    return None if None in (part, whole) else f"{part / whole:.2f}"
+
+
+_SPEEDS: Told = {
+    "": itemgetter("name"),
+    "compared": "{0[contender]} / {0[baseline]}".format,
+    "speed ratio": "{0[ratio]:.1f} ({0[ratio_range][0]:.1f} to {0[ratio_range][1]:.1f})".format,
+    "wanted": itemgetter("goal"),
+    "peak memory ratio": lambda case: _ratio(case["contender_peak_bytes"], case["baseline_peak_bytes"]),
+}
+_COSTS: Told = {
+    "": itemgetter("title"),
+    "backbone": itemgetter("backbone"),
+    "million parameters that learn": lambda row: f"{row['learnable'] / 1e6:.2f} of {row['parameters'] / 1e6:.2f}",
+    "billion multiplications": lambda row: f"{row['macs'] / 1e9:.1f}",
+    "answers a second": "{0[per_second]:.2f}".format,
+    "GiB held": lambda row: _ratio(row["peak_bytes"], 2**30),
 }
 
 
-def bench() -> Table:
-    """What `make bench` measured."""
+def bench() -> list[Table]:
+    """What `make bench` measured: how much faster the second of two ways is, and what each method's answer costs."""
     found = json.loads((paths.shipped("results") / "bench.json").read_text(encoding="utf-8"))
-    rows = []
-    for case in found["cases"]:
-        low, high = case["ratio_range"]
-        peaks = [case[f"{way}_peak_bytes"] for way in ("baseline", "contender")]
-        rows.append(
-            (
-                case["name"],
-                f"{case['contender']} / {case['baseline']}",
-                f"{case['ratio']:.1f} ({low:.1f} to {high:.1f})",
-                case["goal"] or "–",
-                "–" if None in peaks else f"{peaks[1] / peaks[0]:.2f}",
-            )
-        )
+    machine, torch = f"{found['cores']} cores of {found['processor']}", f"torch {found['versions']['torch']}."
     rates = ", ".join(f"{domain} {rate:,.0f}" for domain, rate in found["drawing_images_per_second"].items())
-    return Table(
-        "How much faster the second way is",
-        ("", "compared", "speed ratio", "wanted", "peak memory ratio"),
-        tuple(rows),
+    speeds = (
         f"Median and range of the turns the two took in one run; memory is what the work takes beyond what its process "
-        f"held before. Toy images drawn a second at 64 x 64 by "
-        f"{found['cores']} processes: {rates}. {found['cores']} cores of {found['processor']}, "
-        f"{'with' if found['bf16_instructions'] else 'without'} bfloat16 instructions; "
-        f"torch {found['versions']['torch']}.",
+        f"held before. Toy images drawn a second at 64 x 64 by {found['cores']} processes: {rates}. {machine}, "
+        f"{'with' if found['bf16_instructions'] else 'without'} bfloat16 instructions; {torch}"
     )
-
-
-def networks() -> Table:
-    """What an answer of each method costs, by `make bench`."""
-    found = json.loads((paths.shipped("results") / "bench.json").read_text(encoding="utf-8"))
-    rows = [
-        (
-            row["title"],
-            row["backbone"],
-            f"{row['learnable'] / 1e6:.2f} of {row['parameters'] / 1e6:.2f}",
-            f"{row['macs'] / 1e9:.1f}",
-            f"{row['per_second']:.2f}",
-            "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.2f}",
-        )
-        for row in found["networks"]
-    ]
-    return Table(
-        f"What an answer costs at {found['network_size']} pixels",
-        ("", "backbone", "million parameters that learn", "billion multiplications", "answers a second", "GiB held"),
-        tuple(rows),
+    costs = (
         "One 1-way 1-shot episode at a time, two images; PixDA segments one image and needs no support. "
         "Multiplications are those of convolutions and matrix products, each with an addition. In float32; memory is "
-        f"the whole process's at its peak. {found['cores']} cores of {found['processor']}; "
-        f"torch {found['versions']['torch']}.",
+        f"the whole process's at its peak. {machine}; {torch}"
     )
+    size = f"What an answer costs at {found['network_size']} pixels"
+    return [
+        Table("How much faster the second way is", tuple(_SPEEDS), _rows(_SPEEDS, found["cases"]), speeds),
+        Table(size, tuple(_COSTS), _rows(_COSTS, found["networks"]), costs),
+    ]
 
 
 def tables() -> dict[str, list[Table]]:
-    """The tables of every results file that is there, by plan."""
-    found = {}
-    for name, makers in TABLES.items():
-        path = paths.shipped("results") / f"{name}.json"
-        if path.is_file() and (runs := read_rows(path)):
-            found[name] = [make(runs) for make in makers]
-    if (paths.shipped("results") / "bench.json").is_file():
-        found["bench"] = [bench(), networks()]
-    return found
+    """The tables of every results file that comes with fsslib, by plan: those of the claims first, in their order."""
+    folder, found = paths.shipped("results"), {}
+    there = {name: read_rows(path) for name in shipped_plans() if (path := folder / f"{name}.json").is_file()}
+    tested = [test.plan for claim in load_claims() for test in claim.tests]
+    for name in (name for name in dict.fromkeys((*tested, *there)) if there.get(name)):
+        if described := descriptions(Plan.load(name)):
+            found[name] = [make(table, there[name], there.get(table.beside, ())) for table in described]
+    return found | ({"bench": bench()} if (folder / "bench.json").is_file() else {})
 
 
 def html_tables() -> str:
@@ -267,27 +238,78 @@ def html_tables() -> str:
     return "\n".join(table.html() for group in tables().values() for table in group)
 
 
+def claims_table(paper: str | None = None) -> Table:
+    """A row for each column of each test, of all papers or of one: the paper's figure, ours, and the verdict."""
+    rows = []
+    for claim in (claim for claim in load_claims() if paper in (None, claim.paper)):
+        for number, line in enumerate(judge(claim)):
+            said = ("", "") if number else (f"{claim.paper}: {claim.claim}", claim.says)
+            compared, where = (line.test.compared, f"{line.test.world}, {line.column}") if line.test else ("–", "–")
+            rows.append((*said, compared, where, str(line.interval or "–"), line.word))
+    head = ("claim", "the paper says", "compared here", "in", "here", "verdict")
+    return Table(_CLAIMS, head, tuple(rows), RULE)
+
+
+def claims_summary() -> Table:
+    """A row for each claim, a column for each kind of data with runs: where it holds, and by how much."""
+    judged = [(claim, judge(claim)) for claim in load_claims()]
+    run = {line.test.world for _, lines in judged for line in lines if line.interval}
+    worlds = [world for world in get_args(World) if world in run]
+    rows = [
+        (f"{claim.paper}: {claim.claim}", claim.says, *(_at_a_glance(lines, world) for world in worlds))
+        for claim, lines in judged
+    ]
+    head = ("claim", "the paper says", *(f"here, {world}" for world in worlds))
+    note = f"{RULE} † Chosen when the numbers were known: a question for new runs."
+    return Table(_CLAIMS, head, tuple(rows), note)
+
+
+_CLAIMS = "The papers' claims and what became of them"
+
+
+def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
+    """The verdicts of a claim in one kind of data as a sentence, the columns with the same word together."""
+    tests = []
+    run = (x for x in lines if x.interval and x.test.world == world)
+    for (compared, _), group in groupby(run, lambda x: (x.test.compared, x.test.plan)):
+        group = list(group)
+        said = [
+            f"{word} in " + ", ".join(f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == word)
+            for word in WORDS[:3]
+            if any(x.word == word for x in group)
+        ]
+        counts = sorted({x.interval.n for x in group})
+        mark = "" if group[0].test.fixed == "before" else "† "
+        tests.append(f"{mark}{compared}: {', '.join(said)}; n = {' or '.join(map(str, counts))}")
+    return ". ".join(tests) or ("not run" if any(line.test for line in lines) else "no run tests it")
+
+
+_NOTEBOOKS: Told = {
+    "notebook": lambda row: f"[{row['file'].removesuffix('.ipynb').replace('_', ' ')}](notebooks/{row['file']})",
+    "kind": itemgetter("kind"),
+    "minutes": itemgetter("minutes"),
+    "data": lambda row: ", ".join(row["datasets"]),
+    "read before": lambda row: ", ".join(str(p).removesuffix(".ipynb")[:2] for p in row["prerequisites"]),
+}
+_DATA: Told = {
+    "name": attrgetter("name"),
+    "data set": "[{0.title}]({0.home}): {0.about}".format,
+    "download": attrgetter("size"),
+    "licence": attrgetter("licence"),
+    "behind which numbers": attrgetter("papers"),
+}
+
+
 def notebook_index() -> str:
     """The notebooks as a Markdown table, from `notebooks/index.yml`."""
-    folder = paths.shipped("notebooks")
-    rows = yaml.safe_load((folder / "index.yml").read_text(encoding="utf-8"))["notebooks"]
-    lines = ["| notebook | kind | minutes | data | read before |", "|---|---|---:|---|---|"]
-    for row in rows:
-        link = f"[{row['file'].removesuffix('.ipynb').replace('_', ' ')}](notebooks/{row['file']})"
-        before = ", ".join(str(p).removesuffix(".ipynb")[:2] for p in row["prerequisites"]) or "–"
-        cells = (link, row["kind"], row["minutes"], ", ".join(row["datasets"]) or "–", before)
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    index = yaml.safe_load((paths.shipped("notebooks") / "index.yml").read_text(encoding="utf-8"))
+    return f"{_lines([_NOTEBOOKS])}\n|---|---|---:|---|---|\n{_lines(_rows(_NOTEBOOKS, index['notebooks']))}"
 
 
 def data_sets() -> str:
     """The real data sets as a Markdown table, from the catalogue."""
-    lines = ["| name | data set | download | licence | behind which numbers |", "|---|---|---|---|---|"]
-    for entry in CATALOGUE.values():
-        if entry.folder:
-            title = f"[{entry.title}]({entry.home}): {entry.about}"
-            lines.append("| " + " | ".join((entry.name, title, entry.size, entry.licence, entry.papers)) + " |")
-    return "\n".join(lines)
+    real = [entry for entry in CATALOGUE.values() if entry.folder]
+    return f"{_lines([_DATA])}\n|---|---|---|---|---|\n{_lines(_rows(_DATA, real))}"
 
 
 def parts() -> dict[str, str]:

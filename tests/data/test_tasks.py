@@ -140,7 +140,7 @@ class TestStreets:
             task.streams(batch_size=2, shots=513)
 
     def test_the_rarest_third_is_what_the_tables_say(self):
-        from fsslib.reproduction.street_tables import RARE
+        from fsslib.reproduction.result import RARE
 
         streets = Streets("game", size=48)
         labels = streets.images(streets.ids[:128]).labels

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from fsslib import paths
 from fsslib.reproduction import claims
-from fsslib.reproduction.claims import Claim, claims_summary, claims_table, judge, load_claims
+from fsslib.reproduction.claims import Claim, judge, load_claims
 from fsslib.reproduction.plans import Plan
-from fsslib.reproduction.street_tables import rare_by_unit
+from fsslib.reproduction.result import Selector, chosen
+from fsslib.reproduction.tables import claims_summary, claims_table
 
 CLAIMS = load_claims()
 TESTS = [test for claim in CLAIMS for test in claim.tests]
@@ -60,9 +61,10 @@ def test_the_rule_is_ten_pairs_and_a_sign(monkeypatch, gain, pairs, word):
 def test_only_pairs_count_and_only_of_the_source(monkeypatch):
     found = runs(0.05, pairs=10, source="gta5")[:-3] + runs(-0.05, pairs=10, source="synthia")
     monkeypatch.setattr(claims, "results_of", lambda plan: found)
-    (line,) = judge(claim(source="gta5"))
+    (line,) = judge(claim(where={"source": "gta5"}))
     assert (line.interval.n, line.word) == (7, "inconclusive")
-    assert judge(claim(source="synthia"))[0].word == "does not hold"
+    line = judge(claim(where={"source": "synthia"}))[0]
+    assert (line.word, line.test.compared) == ("does not hold", "a minus b, from synthia")
 
 
 def test_columns_are_corrected_together_and_rare_classes_are_a_column(monkeypatch):
@@ -77,15 +79,11 @@ def test_columns_are_corrected_together_and_rare_classes_are_a_column(monkeypatc
     monkeypatch.setattr(claims, "results_of", lambda plan: found)
     assert judge(claim())[0].interval.p < 0.05
     assert judge(claim())[0].word == "holds"
-    words = {line.column: line.word for line in judge(claim(columns=["night", "dusk", "rare classes of dusk"]))}
-    assert words == {"night": "inconclusive", "dusk": "inconclusive", "rare classes of dusk": "holds"}
-
-
-def test_where_no_rare_class_is_seen_there_is_nothing_to_compare():
-    unseen = {"miou": 0.5, "per_class": {"pole": None, "road": 0.9}}
-    run = {"label": "a", "config": {"fold": 0, "seed": 0}, "scores": {"dusk": unseen}}
-    seen = run | {"config": {"fold": 0, "seed": 1}, "scores": {"dusk": unseen | {"per_class": {"pole": 0.25}}}}
-    assert rare_by_unit([run, seen], "a", "dusk") == {(0, 1): 25.0}
+    columns = ["night", "dusk", {"title": "rare", "rare": "dusk"}]
+    words = {line.column: line.word for line in judge(claim(columns=columns))}
+    assert words == {"night": "inconclusive", "dusk": "inconclusive", "rare": "holds"}
+    found[0]["scores"]["dusk"]["per_class"] = {"pole": None, "road": 0.9}
+    assert [len(line.gaps) for line in judge(claim(columns=columns))] == [10, 10, 9]
 
 
 def test_an_empty_results_file_does_not_hide_the_shipped_one(tmp_path, monkeypatch):
@@ -128,7 +126,11 @@ def test_every_test_is_of_runs_that_are_planned_once(name):
     for test in (test for test in TESTS if test.plan == name):
         planned = [*own, *(Plan.load(test.beside).runs if test.beside else ())]
         for label in (test.label, test.baseline):
-            configs = [c for found, c in planned if found == label and test.source in ("", c.source)]
+            configs = [
+                config
+                for found, config in planned
+                if found == label and all(getattr(config, name) == value for name, value in test.where.items())
+            ]
             assert configs, f"{name} has no runs labelled {label}"
             units = [(config.fold, config.seed) for config in configs]
             assert len(units) == len(set(units)), f"{label}: runs that differ in more than fold and seed"
@@ -136,9 +138,8 @@ def test_every_test_is_of_runs_that_are_planned_once(name):
 
 def test_every_column_exists_where_there_are_results():
     for test in TESTS:
-        if found := [run for run in claims.results_of(test.plan) if run["label"] == test.label]:
-            domains = {column.removeprefix("rare classes of ") for column in test.columns}
-            assert domains <= set(found[0]["scores"]), test
+        if found := chosen(claims.results_of(test.plan), Selector(label=test.label, where=test.where)):
+            assert all(column.domain(run) for column in test.columns for run in found), test
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from fsslib.reproduction import pages
-from fsslib.reproduction.claims import claims_table, judge, load_claims
-from fsslib.reproduction.tables import html_tables
+from fsslib.reproduction.claims import judge, load_claims
+from fsslib.reproduction.tables import claims_table, html_tables
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE, DESKTOP = 390, 1280

@@ -1,175 +1,157 @@
-"""Tables from result files, plans that expand, and README kept in step with results/."""
+"""Tables from their descriptions, plans that expand, and README kept in step with results/. About 5 s."""
 
 import json
+from itertools import product
 
 import pytest
+from scipy import stats
 
 from fsslib import paths
 from fsslib.reproduction import tables
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, expand
-from fsslib.reproduction.street_tables import (
-    camvid_differences,
-    camvid_scores,
-    from_streets_scores,
-    pixda_differences,
-    pixda_scores,
-)
-from fsslib.reproduction.table import by_unit, cell
-from fsslib.reproduction.tables import (
-    fill,
-    laptop_scores,
-    rtd_differences,
-    rtd_real_differences,
-    rtd_real_scores,
-    rtd_scores,
-    toy_differences,
-    toy_scores,
-    untrained_scores,
-)
+from fsslib.reproduction.tables import Description, descriptions, fill, make
 
 
-def run(label, fold, seed, **miou):
+def run(label="A", fold=0, seed=0, *, floors=(), seconds=50, steps=7, rare=None, **miou):
+    """A record that was tested in the domains of `miou`, two of whose four classes are rare."""
+    per_class = {"road": 0.9, "pole": rare, "sign": rare, "rider": None}
     return {
         "label": label,
-        "config": {"fold": fold, "seed": seed, "data": "toy"},
-        "scores": {d: {"miou": v, "episodes": 50} for d, v in miou.items()},
-        "floors": {"everything": 0.1, "every_object": 0.3 + 0.01 * fold},
+        "config": {"fold": fold, "seed": seed, "source": next(iter(miou)), "data": "toy"},
+        "classes": {"test": ["a", "b"]},
+        "scores": {
+            domain: {"miou": value, "episodes": 50, "manifest_sha256": f"{domain} {fold}", "per_class": per_class}
+            for domain, value in miou.items()
+        },
+        "floors": {"everything": 0.1 + 0.01 * fold, "every_object": 0.3, "by_domain": dict(floors)},
+        "training": {"steps": steps, "seconds": 40},
+        "seconds": seconds,
         "environment": {"device_name": "a processor", "versions": {"torch": "2.6"}},
     }
 
 
-RUNS = [
-    run(label, fold, seed, photo=0.4 + 0.01 * fold + 0.001 * seed + gain, night=0.2)
-    for label, gain in (("SG-One", 0.05), ("prototypes untrained", 0.0), ("prototypes trained", 0.04))
-    for fold in range(4)
-    for seed in range(3)
-]
+def five(**gains):
+    """Five seeds of each label, this much above 0.4, its rare classes twice as much above 0.1."""
+    made = ((label, gain, s) for label, gain in gains.items() for s in range(5))
+    return [run(label, seed=s, a=0.4 + gain + 0.001 * s, rare=0.1 + 2 * gain + 0.01 * s) for label, gain, s in made]
 
 
-def test_scores_are_grouped_by_label_and_domain():
-    values = by_unit(RUNS, "SG-One", "photo")
-    assert len(values) == 12
-    assert values[(2, 1)] == pytest.approx(47.1)
-    assert by_unit(RUNS, "SG-One", "sketch") == {}
-    assert cell({}) == "–"
-    assert cell({(0, 0): 1.25, (1, 0): 2.25}) == "1.8"
-    table = toy_scores(RUNS)
-    assert table.rows[0] == ("everything marked", "10.0", "10.0", "10.0", "10.0")
-    assert table.rows[1][1] == "31.5"
-    assert table.rows[6][0] == "SG-One"
-    assert table.rows[6][1].startswith("46.6 [")
-    assert "50 episodes a run; a processor; torch 2.6." in table.note
+GRID = list(product(range(4), range(3)))
+TWELVE = [run("A", f, s, a=0.4 + 0.01 * f + 0.001 * s) for f, s in GRID]
+DUSK, MARKED = ["dusk", "dusk_all"], {"title": "all", "floor": "everything"}
+
+# What a description makes of runs: its columns, its rows, the runs, and the cells that are expected.
+CELLS = {
+    "mean and interval from five runs on": (["a"], ["A"], TWELVE, [["A", "41.6 [40.9, 42.3]"]]),
+    "points of fewer": (["a"], ["A"], TWELVE[:2], [["A", "40.0"]]),
+    "a dash for what was not run": (["b"], ["A", "B"], TWELVE, [["A", "–"], ["B", "–"]]),
+    "all labels, in their order": (["a"], ["*"], five(B=0, A=0)[::5], [["B", "40.0"], ["A", "40.0"]]),
+    "rare classes, one of them never seen": ([{"rare": "a"}], ["A"], five(A=0.01), [["A", "14.0 [12.0, 16.0]"]]),
+    "no rare class": ([{"rare": "a"}], ["A"], TWELVE, [["A", "–"]]),
+    "parameters": ([{"score": "a", "where": {"fold": 2, "seed": 1}}], ["A"], TWELVE, [["A", "42.1"]]),
+    "the first domain of several": (
+        [{"score": DUSK}, {"rare": DUSK}],
+        ["A", "all"],
+        [run(dusk=0.4, rare=0.1), run("all", dusk_all=0.5, rare=0.2)],
+        [["A", "40.0", "10.0"], ["all", "50.0", "20.0"]],
+    ),
+    "trained in the domain that is asked": (
+        ["a", "b"],
+        [{"title": "at home", "home": True}],
+        [run("A", a=0.4, b=0.3), run("B", b=0.5, a=0.2)],
+        [["at home", "40.0", "50.0"]],
+    ),
+    "floors once a list of questions": (
+        ["a", "b"],
+        [MARKED, {"title": "objects", "floor": "every_object"}],
+        [run(fold=f, seed=s, a=0.4, b=0.3) for f, s in [*GRID, (0, 3)]],
+        [["all", "11.5", "11.5"], ["objects", "30.0", "30.0"]],
+    ),
+    "a row for each domain, with its floor": (
+        [{"title": "n", "show": "classes"}, MARKED, {"title": "A", "label": "A"}],
+        [{"score": "a"}, {"score": "b"}],
+        [run(a=0.4, floors={"a": 0.2}), run(b=0.3, floors={"b": 0.25}), run("B", b=0.9, floors={"b": 0.25})],
+        [["a", "2", "20.0", "40.0"], ["b", "2", "25.0", "30.0"]],
+    ),
+    "how many, and the fastest that was not interrupted": (
+        [{"title": "runs", "show": "runs"}, {"title": "s", "show": "seconds"}],
+        ["A", "B", "C"],
+        [run(a=0.4), run(seed=1, a=0.4, seconds=60), run(seed=2, a=0.4, seconds=8), run("B", a=0.4, seconds=8)],
+        [["A", "3", "50"], ["B", "1", "–"], ["C", "0", "–"]],
+    ),
+}
 
 
-def test_differences_are_paired():
-    row = toy_differences(RUNS).rows[0]
-    assert row[1].startswith("+1.0 [+1.0, +1.0] (n=12), p < 0.001")
-    assert row[3].startswith("+0.0")
-    assert row[2] == "–"
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_what_its_row_and_its_column_say(name):
+    columns, rows, runs, expected = CELLS[name]
+    table = make(Description(title="T", columns=columns, rows=rows), runs)
+    assert [list(row) for row in table.rows] == expected
+    assert len(table.head) == len(columns) + 1
 
 
-def test_the_ablation_is_held_against_its_baseline_and_its_controls():
-    gains = {"BS": 0.0, "Cons": 0.01, "all": 0.05, "control: mixing samples": 0.02}
-    runs = [run(label, fold, 0, photo=0.4 + 0.01 * fold + g) for label, g in gains.items() for fold in range(4)]
-    assert [row[:2] for row in rtd_scores(runs).rows] == [
-        (label, f"{41.5 + 100 * g:.1f}") for label, g in gains.items()
-    ]
-    assert "4 folds, up to 1 seeds." in rtd_scores(runs).note
-    rows = {row[0]: row[1] for row in rtd_differences(runs).rows}
-    assert rows["Cons minus BS"].startswith("+1.0")
-    assert rows["all minus control: mixing samples"].startswith("+3.0")
-    assert rows["all minus control: random items"] == "–"
+def test_headings_and_notes_say_what_they_are_of():
+    runs = [*TWELVE, run("B", steps=9, a=0.5), run("B", 1, steps=11, a=0.5) | {"config": {"data": "streets"}}]
+    note = "{folds} folds, {seeds} seeds, {steps[B]} and {steps[C, D]} steps, {seconds[A]} s."
+    columns = ["a", {"score": ["b", "c"]}, {"rare": ["d", "e"]}, {"title": "f", "score": "a"}]
+    table = make(Description(title="T", where={"data": "toy"}, columns=columns, note=note), runs)
+    assert table.head == ("", "a", "b", "d, rare classes", "f")
+    assert table.note == "4 folds, 3 seeds, 9 and – steps, 40 s. 50 episodes a run; a processor; torch 2.6."
+    assert [row[:2] for row in table.rows][1] == ("B", "50.0")
+    filmed = run(a=0.4)
+    filmed["scores"]["a"] = {"miou": 0.4, "images": 7}
+    assert make(Description(title="T", columns=["a"]), [filmed]).note.startswith(" 7 test images a run; ")
 
 
-def test_the_laptops_seconds_are_those_of_the_fastest_run_that_was_not_interrupted():
-    def timed(label, seed, seconds, training, **more):
-        made = run(label, 0, seed, photo=0.5 + seed / 10)
-        made["config"] |= more
-        return made | {"seconds": seconds, "training": {"seconds": training}}
-
-    runs = [timed("A", 0, 60, 40), timed("A", 1, 50, 40), timed("A", 2, 8, 40), timed("B", 0, 9, 0, data="streets")]
-    table = laptop_scores(runs)
-    assert [row[:3] for row in table.rows] == [("A", "50", "60.0")]
-    assert laptop_scores(runs[2:]).rows[0][:2] == ("A", "–"), "no run is left that tells"
-    assert table.head[:3] == ("", "seconds", "photo")
-
-
-def street_run(label, seed, cities, pole, road=0.9):
-    score = {"miou": cities, "images": 7, "per_class": {"road": road, "pole": pole, "sign": pole, "rider": None}}
-    return run(label, 0, seed) | {"scores": {"game": score, "cities": score}}
+def test_differences_are_paired_and_corrected_together():
+    columns = ["a", {"rare": "a"}]
+    described = Description(beside="another", columns=columns, differences=[["B", "A"], ["A", "C"], ["A", "D"]])
+    table = make(described, five(A=0.01, B=0.03), five(C=0.0)[1:])
+    two, four = "+2.0 [+2.0, +2.0] (n=5), p < 0.001", "+4.0 [+4.0, +4.0] (n=5), p < 0.001"
+    assert table.rows[0] == ("B minus A", two, four)
+    assert table.rows[1][1] == "+1.0 (n=4, too few for an interval)"
+    assert table.rows[2] == ("A minus D", "–", "–")
+    assert "Holm-corrected over the 2 columns" in table.note
+    p = stats.ttest_1samp([0, 1, 4, 9, 16], 0).pvalue
+    noisy = [run(label, seed=s, a=0.4 + (label == "B") * 0.01 * s**2, rare=0.1) for label in "AB" for s in range(5)]
+    for asked, times in ((columns[:1], 1), (columns, 2)):
+        row = make(Description(columns=asked, differences=[["B", "A"]]), noisy).rows[0]
+        assert row[1].endswith(f"(n=5), p {times * p:.3f}")
 
 
-def test_the_ladder_has_a_column_for_the_rare_classes():
-    gains = {"joint": 0.0, "A": 0.01, "A*S*B": 0.03}
-    runs = [street_run(label, s, 0.4 + g, 0.1 + 2 * g + 0.01 * s) for label, g in gains.items() for s in range(5)]
-    table = pixda_scores(runs)
-    assert table.head == ("", "runs", "game", "cities", "cities, rare classes")
-    assert table.rows[2][:2] == ("A*S*B", "5")
-    assert table.rows[2][4].startswith("18.0 [")
-    assert "7 test images a run" in table.note
-    rows = {row[0]: row for row in pixda_differences(runs).rows}
-    assert rows["A*S*B minus A"][2].startswith("+2.0")
-    assert rows["A*S*B minus A"][3].startswith("+4.0")
-    assert rows["joint minus source only"][1:] == ("–", "–", "–")
+def test_rows_of_the_plan_beside_are_named():
+    described = Description(title="T", beside="another", columns=["a"], rows=["C", "*"])
+    assert [row[0] for row in make(described, five(A=0), five(C=0, D=0)).rows] == ["C", "A"]
 
 
-def filmed_run(label, seed, dusk, domain="dusk"):
-    score = {"miou": dusk, "images": 7, "per_class": {"road": 0.9, "pole": dusk / 2, "bicyclist": dusk / 2}}
-    return run(label, 0, seed) | {"scores": {"day": score, domain: score}}
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colums": ["a"]}, "colums"),
+        ({"columns": []}, "at least 1 item"),
+        ({"columns": [{"lable": "A"}]}, "lable"),
+        ({"columns": [{"show": "hours"}]}, "'runs', 'classes' or 'seconds'"),
+        ({"columns": [{"rare": "a", "floor": "everything"}]}, "rare: a is a number of its own"),
+        ({"differences": [["A"]]}, "at least 2 items"),
+    ],
+)
+def test_a_description_is_strict_and_named(change, said):
+    good = {"title": "T", "columns": ["a"]}
+    assert descriptions(Plan("p", (), (good,)))[0].title == "T"
+    with pytest.raises(ConfigError, match=rf"the tables of the plan p(.|\n)*{said}"):
+        descriptions(Plan("p", (), (good | change,)))
 
 
-def test_the_ceiling_stands_in_the_column_of_dusk():
-    ceiling = "joint, all 62 images of dusk"
-    runs = [filmed_run("joint", s, 0.4) for s in range(5)]
-    runs += [filmed_run(ceiling, s, 0.46 + 0.001 * s, "dusk_all") for s in range(5)]
-    table = camvid_scores(runs)
-    assert table.head == ("", "runs", "day", "dusk", "dusk, rare classes")
-    assert table.rows[1][3].startswith("46.2 [")
-    rows = {row[0]: row for row in camvid_differences(runs).rows}
-    assert rows[f"{ceiling} minus joint"][2].startswith("+6.2")
-    assert rows[f"{ceiling} minus joint"][3].startswith("+3.1")
-    assert rows["A minus joint"][1:] == ("–", "–", "–")
+def test_a_column_without_a_domain_says_so():
+    with pytest.raises(ValueError, match="'x' names no domain"):
+        make(Description(title="T", columns=[{"title": "x"}]), TWELVE)
 
 
-def test_drawn_to_filmed_streets_are_points():
-    runs = [filmed_run("joint", s, 0.3, "game") for s in range(3)]
-    assert from_streets_scores(runs).rows[0] == ("joint", "3", "30.0", "30.0", "15.0")
-
-
-def test_untrained_networks_are_compared_set_by_set():
-    runs = []
-    for source, gain in (("kvasir", 0.1), ("coco", 0.2)):
-        for label in ("random weights", "ImageNet weights"):
-            for s in range(5):
-                score = 0.2 + 0.001 * s + (gain if label == "ImageNet weights" else 0)
-                runs.append(run(label, 0, s, **{source: score}))
-                runs[-1]["config"]["source"] = source
-                runs[-1] |= {"classes": {"test": ["polyp"]}, "floors": {"by_domain": {source: 0.15}}}
-    rows = {row[0]: row[1:] for row in untrained_scores(runs).rows}
-    assert rows["kvasir"][:2] == ("1", "15.0 [15.0, 15.0]")
-    assert rows["coco"][2].startswith("20.2 [")
-    assert rows["coco"][3].startswith("40.2 [")
-
-
-def test_photographs_are_shown_with_their_floor():
-    gains = {"BS": 0.0, "all": 0.1}
-    runs = [
-        run(label, 3, s, photo=0.3, magnetic_tile=0.4 + g, camvid=0.4) for label, g in gains.items() for s in (0, 1)
-    ]
-    for r in runs:
-        r["floors"]["by_domain"] = {"photo": 0.2, "magnetic_tile": 0.25, "camvid": 0.15}
-    assert rtd_real_scores(runs).rows[0] == ("everything marked", "20.0", "25.0", "15.0")
-    assert [row[0] for row in rtd_real_scores(runs).rows[1:]] == ["BS", "all"]
-    gain = {row[0]: row[2] for row in rtd_real_differences(runs).rows}["all minus BS"]
-    assert gain.startswith("+10.0 (n=2, too few")
-
-
-def test_markdown_and_html_escape_and_line_up():
-    table = tables.Table("a < b", ("", "x"), (("r & s", "1"),), "note")
-    assert "| r & s | 1 |" in table.markdown()
-    assert "<td>r &amp; s</td>" in table.html()
-    assert "a &lt; b" in table.html()
+def test_markdown_lines_up_and_stars_are_no_emphasis():
+    table = tables.Table("title", ("", "x", "y"), (("A*S", "1", "up: 2"), ("r & s", "–", "3")), "note")
+    lines = ["|  | x | y |", "| --- | ---: | --- |", r"| A\*S | 1 | up: 2 |", "| r & s | – | 3 |"]
+    assert table.markdown().splitlines() == ["**title**", "", *lines, "", "note"]
 
 
 def test_filling_replaces_only_its_places():
@@ -189,7 +171,7 @@ def test_the_pages_are_what_the_results_say():
     assert fill(pages, tables.parts()) == pages, "run: python -m fsslib.reproduction.tables"
 
 
-COMMITTED = [name for name in tables.TABLES if (paths.shipped("results") / f"{name}.json").is_file()]
+COMMITTED = sorted(path.stem for path in paths.shipped("results").glob("*.json") if path.stem != "bench")
 
 
 def test_the_toy_results_are_there():
@@ -213,16 +195,18 @@ def test_matrices_expand_to_every_combination():
     ]
 
 
-def test_bad_plans_say_where(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: x\nruns:\n  - {label: a, fold: 9}\n", r"labelled 'a'.*unknown fold 9"),
+        ("name: x\nruns:\n  - {fold: 1}\n", "with a label"),
+        ("name: x\n", "name and runs"),
+        ("name: x\nruns: []\ntable: []\n", "name and runs, and may have tables"),
+    ],
+)
+def test_bad_plans_say_where(tmp_path, text, said):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        Plan.load(tmp_path / "plan.yaml")
     with pytest.raises(ConfigError, match=r"no plan 'nothing'.*sg_one_toy"):
         Plan.load("nothing")
-    bad = tmp_path / "plan.yaml"
-    bad.write_text("name: x\nruns:\n  - {label: a, fold: 9}\n")
-    with pytest.raises(ConfigError, match=r"labelled 'a'.*unknown fold 9"):
-        Plan.load(bad)
-    bad.write_text("name: x\nruns:\n  - {fold: 1}\n")
-    with pytest.raises(ConfigError, match="with a label"):
-        Plan.load(bad)
-    bad.write_text("name: x\n")
-    with pytest.raises(ConfigError, match="name and runs"):
-        Plan.load(bad)
