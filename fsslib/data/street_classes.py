@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_image
+from fsslib.data.decode import PALETTES, DataError, read_image
 from fsslib.data.driving import DrivingImages
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
@@ -30,6 +30,11 @@ CITYSCAPES_TRAIN_IDS = {
     for train_id, number in enumerate((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33))
 }
 """Train id of each number in the label maps of Cityscapes and GTA5 that has one; the others are void."""
+
+TRAIN_ID_COLOURS = {
+    colour: (CITYSCAPES_TRAIN_IDS.get(numbers[0], VOID),) for colour, numbers in PALETTES["cityscapes"].items()
+}
+"""The palette of label maps in train ids."""
 
 SUBSETS = {
     19: tuple(CLASS_NAMES),

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fsslib.data import open_task
+from fsslib.data.decode import STREETS
 from fsslib.data.tasks import AdaptationTask
 
 SIZE = (32, 64)
@@ -37,8 +38,8 @@ def save(path: Path, pixels: np.ndarray, *, palette: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
     if palette:
-        # Colours that are no function of the numbers' order, as in the release.
-        image.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+        # As in the release: colours that are no function of the numbers' order, some of them of several numbers.
+        image.putpalette(bytes.fromhex(STREETS))
     image.save(path, format="PNG")
 
 

@@ -315,7 +315,9 @@ def test_numbers_that_no_class_has(small, name, highest):
 @pytest.mark.parametrize("name", ["Cityscapes", "GTA5"])
 def test_label_maps_in_colours(small, name):
     fixture.save(small / name / FILES[name][1], fixture.photograph(fixture.blocks(0, 20)))
-    with pytest.raises(DataError, match=r"is stored in mode RGB, as a picture\. .*restore the file as published"):
+    with pytest.raises(
+        DataError, match=r"is stored in mode RGB, as a picture, and .* nothing\. .*restore the file as published"
+    ):
         OPEN[name](small).images([FILES[name][2]])
 
 

@@ -424,10 +424,10 @@ def test_a_size_that_changes_after_opening_is_noticed(small):
         voc.check()
 
 
-def test_a_mask_saved_in_colours(small):
+def test_a_photograph_in_a_masks_place(small):
     path = mask_file(small, "2007_000001")
-    with Image.open(path) as file:
-        file.convert("RGB").save(path)
+    with Image.open(image_file(small, "2007_000001")) as file:
+        file.save(path)
     with pytest.raises(DataError, match=r"2007_000001\.png is stored in mode RGB"):
         PascalVOC(small)
 
