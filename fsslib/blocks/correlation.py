@@ -27,8 +27,9 @@ def largest_piece(device: torch.device) -> int:
     return LARGEST_PIECE * (64 if device.type == "cuda" else 1)
 
 
-def feature_pyramid(backbone: Backbone, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B L C h w"]]:
-    """What enters the activation functions of the backbone's wanted stages: one level a stage, coarsest level first.
+def feature_pyramid(backbone: Backbone, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _ _"]]:
+    """What enters the activation functions of the backbone's wanted stages: one level [B, L, C, h, w] a stage, coarsest
+    first.
 
     Of a ResNet the sum that each block ends in, of VGG16 each convolution's output, of tiny each batch norm's: values
     of both signs, L of them in a level, from the first layer to the last. VGG16's last pool is a level of its own, the

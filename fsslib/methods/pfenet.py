@@ -134,8 +134,8 @@ class PFENet(Method):
         lead = batch.support_masks.shape[:3]
         return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
 
-    def _answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> list[Float[Tensor, "B N 2 _ _"]]:
-        """Binary logits on the grid: the answer, then those of each scale on its own grid."""
+    def _answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> list[Float[Tensor, "_ _ 2 _ _"]]:
+        """Binary logits [B, N, 2, h, w]: the answer on the query's grid, then those of each scale on its own."""
         batch, ways = support["prototype"].shape[:2]
         prototype = support["prototype"].mean(2).flatten(0, 1)[:, :, None, None]
         priors = prior_mask(query["high"], support["high"].flatten(1, 2))
