@@ -45,10 +45,10 @@ class Run(RunFlags):
             config = self._planned(given)
 
         # Here, not on top: papermill and torch take seconds to import, and `fsslib --help` needs neither.
-        from fsslib.reproduction import result
+        from fsslib.reproduction import plans, result
         from fsslib.reproduction.run import RunError, RunInterrupted, run
 
-        if (config.folder / result.FILE).exists() and not self.force:
+        if plans.recorded(config) and not self.force:
             print("This run was finished before; --force repeats it.")
         try:
             # Two tasks of a job array never meet, but one that was started again may find the first at its end.
@@ -134,7 +134,7 @@ class DataGet(BaseModel):
     def cli_cmd(self) -> None:
         from fsslib.data import catalogue
 
-        _or_fail(lambda: catalogue.get(self.name))
+        _or_fail(lambda: catalogue.get(self.name), " The next call goes on with what is missing.")
 
 
 class DataCheck(BaseModel):
@@ -272,8 +272,8 @@ def _with_suggestions(message: str, arguments: list[str]) -> str:
     return message.removeprefix("error parsing CLI: ") + "".join(suggestion(flag, known) for flag in unknown)
 
 
-def _or_fail(work: Callable[[], None]) -> None:
-    """Do something with data sets; what is wrong with them ends the command with its message."""
+def _or_fail(work: Callable[[], None], then: str = "") -> None:
+    """Do something with data sets; what is wrong with them ends the command with its message. `then`: a next call."""
     from fsslib.data.images import DataError
 
     try:
@@ -281,7 +281,7 @@ def _or_fail(work: Callable[[], None]) -> None:
     except DataError as error:
         raise SystemExit(_fail(error, 1)) from error
     except KeyboardInterrupt as interrupt:
-        raise SystemExit(_fail("Interrupted. The next call goes on with what is missing.", 130)) from interrupt
+        raise SystemExit(_fail(f"Interrupted.{then}", 130)) from interrupt
 
 
 def _fail(message: object, code: int) -> int:

@@ -1,5 +1,6 @@
 """The command line: flags made from the models, one clear message and an exit code for what goes wrong. 20 s."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from PIL import Image
 
 from fsslib import cli, doctor
 from fsslib.cli import main
-from fsslib.data import catalogue
+from fsslib.data import catalogue, check
 from fsslib.reproduction import plans
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig
@@ -147,6 +148,15 @@ def test_a_failed_run_names_its_notebook(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "out" / "90_train_and_evaluate.failed.ipynb") in told
 
 
+def test_a_folder_with_the_result_of_another_run_is_not_said_to_be_finished(tmp_path, capsys):
+    config = RunConfig().model_dump(mode="json", exclude={"output"})
+    (tmp_path / "result.json").write_text(json.dumps({"schema_version": 1, "config": config}))
+    assert main(["run", "--output", str(tmp_path), "--seed", "1"]) == 1
+    told = capsys.readouterr()
+    assert "belongs to a run with seed = 0; this one has seed = 1" in told.err
+    assert told.out == ""
+
+
 def test_a_task_of_a_job_array_takes_its_run_of_a_plan(runs):
     planned = plans.Plan.load("laptop")
     for index in (0, 3):
@@ -218,6 +228,12 @@ def test_data_get_is_wired_and_says_what_is_wrong(monkeypatch, capsys):
     monkeypatch.setattr(catalogue, "get", lambda name: print(f"{name} fetched"))
     assert main(["data", "get", "kvasir"]) == 0
     assert capsys.readouterr().out == "kvasir fetched\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(catalogue, "get", interrupted := lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(check, "open_set", interrupted)
+    for command in ("get", "check"):
+        assert main(["data", command, "kvasir"]) == 130
+        assert ("next call goes on" in capsys.readouterr().err) == (command == "get")
     monkeypatch.undo()
     assert main(["data", "get", "kvasr"]) == 1
     assert "fsslib: There is no data set 'kvasr'. There are: toy," in capsys.readouterr().err

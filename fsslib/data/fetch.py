@@ -102,9 +102,10 @@ def fetch(archives: Sequence[Archive], folder: Path) -> None:
                     os.rename(stage / place, folder / place)
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
+        begun = os.path.isdir(stage) or _here(archives, work)
+        kept = f" What has come so far is kept in {work}; the next call goes on with it." if begun else ""
         raise DataError(
-            f"{folder} cannot be written ({error}). Make room there, or name another folder with FSSLIB_DATA. What has "
-            f"come so far is kept in {work}; the next call goes on with it."
+            f"{folder} cannot be written ({error}). Make room there, or name another folder with FSSLIB_DATA.{kept}"
         ) from error
 
 
@@ -122,10 +123,16 @@ def _announce(todo: Sequence[Archive], work: Path) -> None:
         sizes = [archive.gigabytes for archive in todo]
         known = sum(size for size in sizes if size)
         unknown = f"; the size of {sizes.count(None)} is not known" if None in sizes else ""
-        print(f"{len(todo)} archive{'s' * (len(todo) > 1)} to download: {known:.2f} GB{unknown}.")
-        here = sum(path.stat().st_size for path in work.iterdir() if path.is_file())
+        here = _here(todo, work)
+        begun = f", of which {here / 1e9:.2f} GB are here" if here else ""
+        print(f"{len(todo)} archive{'s' * (len(todo) > 1)} to download: {known:.2f} GB{begun}{unknown}.")
         # Images hardly shrink in archives, and each archive is deleted when it is unpacked.
         _check_room(1e9 * (known + max(size or 0 for size in sizes)) - here, work)
+
+
+def _here(archives: Sequence[Archive], work: Path) -> int:
+    """Bytes of archives, whole or begun, that wait in the working folder."""
+    return sum(_size(work / name) for archive in archives for name in (archive.name, f"{archive.name}.part"))
 
 
 def _check_room(needed: float, folder: Path) -> None:
@@ -154,7 +161,7 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
 
     for url in archive.urls:
         for _ in range(TRIES):
-            before = _size(part) + _size(file)
+            before = _here([archive], work)
             try:
                 pooch.retrieve(url, expected, archive.name, work, downloader=download)
                 _unpack(archive, file, None)
@@ -162,7 +169,7 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
                 raise
             except DAMAGE as error:
                 file.unlink(missing_ok=True)
-                said[url] = str(error) + noted * (expected != archive.checksum)
+                said[url] = str(error) + noted * (expected != archive.checksum and isinstance(error, ValueError))
             else:
                 _unpack(archive, file, stage)
                 if archive.checksum is None:
@@ -174,14 +181,14 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
                 break
             time.sleep(PAUSE)
     answers = "".join(f"\n  {url}\n    {answer}" for url, answer in said.items())
+    then = f"goes on after the {_size(part):,} bytes that came" if _size(part) else "fetches it from its beginning"
     raise DataError(
-        f"{archive.name} could not be fetched. What its addresses said:{answers}\nTry again later: the next call goes "
-        "on where this one ended."
+        f"{archive.name} could not be fetched. What its addresses said:{answers}\nTry again later: the next call {then}."
     )
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def _stream(url: str, part: Path, archive: Archive) -> None:

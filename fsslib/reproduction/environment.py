@@ -1,11 +1,15 @@
 """What a number was made with: package versions, the state of the code, the device. For records and bug reports."""
 
+import contextlib
 import importlib.metadata
+import itertools
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsslib
@@ -56,9 +60,33 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def cpu_cores() -> int:
-    """Cores this process may use, which in a container or a batch job are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cpu_cores(system: Path = Path("/")) -> int:
+    """Cores this process may use, which in a container or a batch job are fewer than the machine has.
+
+    Both what it is bound to and what time it is granted count: half a core is one, one and a half are two. `system` is
+    where Linux shows its control groups.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([bound, *(max(1, math.ceil(share)) for share in _granted(system))])
+
+
+def _granted(system: Path) -> Iterator[float]:
+    """The limits, in cores, of this process's control groups and of those they lie in; version 2 and 1."""
+    file = system / "proc/self/cgroup"
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            top, names = system / "sys/fs/cgroup", ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            top, names = system / "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        # From the top down: a container may know its group by the name the host has for it, which leads nowhere.
+        for folder in itertools.accumulate(group.strip("/").split("/"), Path.joinpath, initial=top):
+            with contextlib.suppress(OSError):
+                time, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+                if time not in ("max", "-1"):
+                    yield int(time) / int(period)
 
 
 def choose_device(wanted: str) -> str:

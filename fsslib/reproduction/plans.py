@@ -15,9 +15,11 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -35,6 +37,8 @@ from fsslib.reproduction.result import FILE, read_result
 
 PARAMETERS = "plan.json"
 LOG = "runner.log"
+PARTING = 90.0
+"""Seconds that runs have to save a checkpoint and to end when Snakemake was killed."""
 
 Run = tuple[str, RunConfig]
 """The label of a table's row, and a run of it."""
@@ -111,11 +115,12 @@ def carry_out(
 ) -> list[str]:
     """Run what is not finished through Snakemake and return what failed, one text for each run.
 
-    On this machine: `jobs` runs at a time (1 unless told) share its `cores` (all that this process may use), and take a
-    GPU each where there are any. With a Snakemake `profile`, a folder, its executor and its resources are used instead,
-    and `jobs` only if given. A run that fails is tried once more. The results file is rewritten as runs end, seeds in
-    their order. An interrupt reaches the runs, which save checkpoints. Raises ConfigError when the folder of a run
-    holds the result of another, and when Snakemake could start no run at all.
+    On this machine: `jobs` runs at a time (1 unless told) share its `cores` (all that this process may use), or have
+    OMP_NUM_THREADS each where that is set, and take a GPU each where there are any. With a Snakemake `profile`, a
+    folder, its executor and its resources are used instead, and `jobs` only if given. A run that fails is tried once
+    more. The results file is rewritten as runs end, seeds in their order. An interrupt reaches the runs, which save
+    checkpoints. Raises ConfigError when the folder of a run holds the result of another, and when Snakemake could start
+    no run at all.
     """
     waiting = _unfinished(plan)
     for _, config in waiting:
@@ -137,7 +142,16 @@ def carry_out(
     left = _unfinished(plan)
     if left and not any((config.folder / LOG).exists() for _, config in waiting):
         raise ConfigError(f"Snakemake started no run. Its last words:\n{_last_lines(_notes(plan) / LOG, 15)}")
-    return [f"{label}, {config.run_id}: {_last_lines(config.folder / LOG, 3)}" for label, config in left]
+    return [f"{label}, {config.run_id}: {_what_became_of(config, plan)}" for label, config in left]
+
+
+def _what_became_of(config: RunConfig, plan: Plan) -> str:
+    """The last words of a run without a result; where it left none, whether it began, and what the next call does."""
+    from fsslib.reproduction.run import goes_on
+
+    log = config.folder / LOG
+    began = f"it ended without a word; see {log.parent}" if log.exists() else "it was not started"
+    return _last_lines(log, 3) or f"{began}. The next call {goes_on(config.folder)}. Snakemake: {_notes(plan) / LOG}"
 
 
 def recorded(config: RunConfig) -> dict[str, Any] | None:
@@ -182,7 +196,8 @@ def _snakemake(
     for _, config in waiting:
         (config.folder / LOG).unlink(missing_ok=True)
         write_atomically(config.folder / PARAMETERS, json.dumps(config.model_dump(mode="json"), indent=1))
-    threads = 1 if profile else max(1, cores_here // jobs_here)
+    told = re.match(r"\s*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
+    threads = int(told[1]) if told else 1 if profile else max(1, cores_here // jobs_here)
     content = {"runs": runs, "threads": threads, "root": str(root)}
     write_atomically(_notes(plan) / "snakemake.json", json.dumps(content, indent=1))
 
@@ -210,6 +225,12 @@ def _snakemake(
             if process.poll() is None or process.returncode < 0:  # else it has ended, and all runs with it
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGINT)
+                    process.wait()
+                    # A killed Snakemake does not wait for the runs, which are saving what they have.
+                    until = time.monotonic() + PARTING
+                    while time.monotonic() < until:
+                        os.killpg(process.pid, 0)
+                        time.sleep(0.1)
                 process.wait()
 
 
@@ -230,7 +251,7 @@ def _gpus() -> list[str]:
 
 def _last_lines(path: Path, count: int) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return "\n".join([line for line in lines if line.strip()][-count:]) or f"it was not started; see {path.parent}"
+    return "\n".join([line for line in lines if line.strip()][-count:])
 
 
 def gather(plan: Plan) -> Path:

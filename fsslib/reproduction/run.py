@@ -144,11 +144,11 @@ def run(
         (folder / f"{CONFIG}.new").write_text(yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
         os.replace(folder / f"{CONFIG}.new", folder / CONFIG)
         with sigterm_interrupts():
-            _execute(config, notebook, folder, log_output)
+            _execute(config, notebook, folder, log_output, "without force " if force else "")
     return folder / result.FILE
 
 
-def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool) -> None:
+def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool, how: str) -> None:
     done, partial, failed = _copies(folder, notebook)
     try:
         executed = execute_notebook(
@@ -163,14 +163,18 @@ def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool) 
         if problem := _missing_for_success(executed, folder, config):
             raise RunError(problem)
     except KeyboardInterrupt as interrupt:
-        then = "goes on from its checkpoint" if (folder / CHECKPOINT).exists() else "starts at the first step"
-        raise RunInterrupted(f"Interrupted in {folder}. The same call {then}.") from interrupt
+        raise RunInterrupted(f"Interrupted in {folder}. The same call {how}{goes_on(folder)}.") from interrupt
     except Exception as error:
         if partial.exists():
             os.replace(partial, failed)
         raise RunError(_what_failed(error), failed if failed.exists() else None) from error
     os.replace(partial, done)
     failed.unlink(missing_ok=True)
+
+
+def goes_on(folder: Path) -> str:
+    """What the next call does with a run that did not end."""
+    return "goes on from its checkpoint" if (folder / CHECKPOINT).exists() else "starts at the first step"
 
 
 def check_notebook(path: Path) -> None:
@@ -301,11 +305,12 @@ def only_runner_in(folder: Path, wait: bool = False) -> Iterator[None]:
         who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
         raise RunError(f"{folder} is in use by {who}. Wait for it, or choose another output.") from error
     try:
-        if owner.exists():  # Its runner was killed, and its kernel may not have noticed yet.
+        killed = owner.exists()
+        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        if killed:  # The last runner, whose kernel may not have noticed yet.
             time.sleep(KERNEL_SECONDS)
             for half_written in folder.glob(f".{CHECKPOINT}.*"):
                 half_written.unlink(missing_ok=True)
-        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
         owner.unlink(missing_ok=True)

@@ -169,9 +169,18 @@ def test_what_a_bad_address_said_is_told_and_the_next_one_tried(site, tmp_path, 
         fetch([archive(site.url(way))], tmp_path)
     assert f"file.zip could not be fetched. What its addresses said:\n  {site.url(way)}\n    " in str(error.value)
     assert answer in str(error.value)
-    assert "Try again later" in str(error.value)
+    came = len(GOOD) // 3 if way == "cut_always" else 0
+    then = f"goes on after the {came:,} bytes that came" if came else "fetches it from its beginning"
+    assert str(error.value).endswith(f"Try again later: the next call {then}.")
     assert there(tmp_path) == {}
 
+    fetch([archive(site.url("good"))], tmp_path)
+    assert site.asked[-1] == ("good", f"bytes={came}-" if came else None)
+    assert there(tmp_path) == WHOLE
+
+
+@pytest.mark.parametrize("way", BAD)
+def test_after_a_bad_address_the_next_one_is_tried(site, tmp_path, way):
     fetch([archive(site.url(way), site.url("good"))], tmp_path)
     assert there(tmp_path) == WHOLE
 
@@ -400,6 +409,9 @@ def test_without_a_published_checksum_that_of_what_came_is_noted(site, tmp_path,
     site.contents["/good/file.zip"] = make_zip(IMAGES | {"set/images/more.jpg": b"more"})
     with pytest.raises(DataError, match=r"does not match the known hash.* noted in .*fetched\.txt: take its line out"):
         fetch([archive(site.url("good"), checksum=None, size=None)], other)
+    with pytest.raises(DataError) as error:
+        fetch([archive(site.url("404"), checksum=None, size=None)], other)
+    assert "noted" not in str(error.value), "a server that answers 404 sent nothing to compare"
     del site.contents["/good/file.zip"]
     fetch([archive(site.url("good"), checksum=None, size=None)], other)
     assert (other / RECORD).read_text() == (here / RECORD).read_text()
@@ -423,12 +435,16 @@ def _bytes_here(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_is_here_already_needs_no_room_again(site, tmp_path, monkeypatch):
+def test_what_is_here_already_needs_no_room_again(site, tmp_path, monkeypatch, capsys):
     usage = namedtuple("usage", "total used free")
     (tmp_path / WORK).mkdir()
     (tmp_path / WORK / "file.zip.part").write_bytes(GOOD[: len(GOOD) // 2])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, int(1.6 * len(GOOD))))
+    with pytest.raises(DataError, match="are needed"):
+        fetch([archive(site.url("good"), name="another.zip")], tmp_path)
+    capsys.readouterr()
     fetch([archive(site.url("good"))], tmp_path)
+    assert "1 archive to download: 0.00 GB, of which 0.00 GB are here." in capsys.readouterr().out
     assert there(tmp_path) == WHOLE
 
 
@@ -444,6 +460,12 @@ def test_a_disk_that_fills_up_is_told_and_the_archive_kept(site, tmp_path, monke
     fetch([archive(site.url("good"))], tmp_path)
     assert there(tmp_path) == WHOLE
     assert len(site.asked) == 1
+
+
+def test_nothing_is_promised_where_nothing_came(site, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be written .* name another folder with FSSLIB_DATA\.$"):
+        fetch([archive(site.url("good"))], tmp_path / "file" / "data")
 
 
 def test_two_at_once_fetch_once(site, tmp_path):

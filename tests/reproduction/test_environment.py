@@ -61,6 +61,47 @@ def test_versions_and_machine():
     assert environment.peak_memory_bytes("cpu")["host"] > 50 * 2**20
 
 
+V1 = "sys/fs/cgroup/cpu"
+GRANTS = {
+    "none": ({}, 8),
+    "half a core": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+    "a core and a half": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+    "more than there are": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "1600000 100000\n"}, 8),
+    "no limit": ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n"}, 8),
+    "that of the group above": (
+        {
+            "proc/self/cgroup": "0::/job/step\n",
+            "sys/fs/cgroup/job/cpu.max": "250000 100000\n",
+            "sys/fs/cgroup/job/step/cpu.max": "max 100000\n",
+        },
+        3,
+    ),
+    "the host's name for a container": (
+        {"proc/self/cgroup": "0::/docker/5f\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"},
+        1,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "9:memory:/m\n4:cpu,cpuacct:/docker/5f\n1:name=systemd:/\n0::/\n",
+            f"{V1}/cpu.cfs_quota_us": "-1\n",
+            f"{V1}/cpu.cfs_period_us": "100000\n",
+            f"{V1}/docker/5f/cpu.cfs_quota_us": "20000\n",
+            f"{V1}/docker/5f/cpu.cfs_period_us": "10000\n",
+        },
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "cores"), GRANTS.values(), ids=GRANTS)
+def test_cores_are_those_that_a_container_grants(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert environment.cpu_cores(tmp_path) == cores
+
+
 def test_the_device_that_is_wanted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [environment.choose_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]

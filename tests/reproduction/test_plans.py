@@ -71,13 +71,14 @@ class Project:
     def trains(self, *cells: str) -> None:
         write_notebook(self.site / "fsslib" / "shipped" / "notebooks" / NOTEBOOK, *cells)
 
-    def start(self, **options) -> subprocess.Popen:
+    def start(self, threads: int | None = 1, **options) -> subprocess.Popen:
         code = (
             "from fsslib.reproduction import plans\n"
             "plan = plans.Plan.load('tried.yaml')\n"
             f"print(*plans.carry_out(plan, **{options!r}), sep='\\n')"
         )
-        environment = os.environ | {"PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1"}
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        environment |= {"PYTHONPATH": str(self.site)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         command = [sys.executable, "-c", code]
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -202,6 +203,50 @@ def test_an_interrupt_reaches_the_runs_which_save(project, number):
     assert "KeyboardInterrupt" in errors or number == signal.SIGKILL
     if number == signal.SIGTERM:
         assert project.rows() == []
+
+
+@pytest.mark.slow
+def test_after_a_killed_snakemake_each_run_says_what_it_has(project):
+    project.trains(
+        "import pathlib, time\n"
+        "pathlib.Path(output, 'started').touch()\n"
+        "try:\n    time.sleep(300)\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(3); pathlib.Path(output, 'checkpoint.pt').write_text('step 7'); raise"
+    )
+    process = project.start()
+    folders = [project.folder / "runs" / config.folder.name for _, config in project.plan.order()]
+    folders[1].mkdir(parents=True, exist_ok=True)
+    (folders[1] / "checkpoint.pt").write_text("step 3, by an earlier call")
+    wait_for((folders[0] / "started").exists)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    told, errors = process.communicate(timeout=500)
+    assert not errors
+    first, second, third, _ = told.splitlines()
+    assert first.endswith(f"Interrupted in {folders[0]}. The same call goes on from its checkpoint.")
+    assert "it was not started. The next call goes on from its checkpoint. Snakemake: " in second
+    assert "it was not started. The next call starts at the first step. Snakemake: " in third
+
+
+def test_a_run_that_was_killed_is_not_said_to_have_never_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    plan = load(tmp_path)
+    log = plan.at(0).folder / plans.LOG
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert plans._what_became_of(plan.at(0), plan).startswith(f"it ended without a word; see {log.parent}. The next")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("told", "expected"), [(1, 1), (3, 3), (None, 2)])
+def test_a_run_computes_with_as_many_threads_as_the_user_says(project, told, expected):
+    project.plan = load(project.folder, "name: tried\nruns:\n  - {label: a, targets: []}\n")
+    names = [f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS")]
+    project.trains(f"import os; assert [os.environ[n] for n in {names}] == {[str(expected)] * 3}", RECORD)
+    _, errors = project.start(threads=told, cores=2).communicate(timeout=500)
+    assert not errors
+    assert project.rows() == [("a", 0)]
 
 
 def wait_for(condition, seconds=300) -> None:

@@ -209,8 +209,9 @@ else:
 """
     before = signal.getsignal(signal.SIGTERM)
     notebook = write_notebook(tmp_path / "a.ipynb", train, WRITE_RESULT)
-    with pytest.raises(RunInterrupted, match="The same call goes on from its checkpoint"):
-        run(config, notebook=notebook)
+    force = number == signal.SIGTERM
+    with pytest.raises(RunInterrupted, match=f"The same call {'without force ' * force}goes on from its checkpoint"):
+        run(config, notebook=notebook, force=force)
     assert signal.getsignal(signal.SIGTERM) == before
     assert (config.folder / "checkpoint.pt").read_text() == "step 7"
     assert not (config.folder / "a.ipynb").exists()
