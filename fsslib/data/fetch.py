@@ -183,7 +183,8 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
     answers = "".join(f"\n  {url}\n    {answer}" for url, answer in said.items())
     then = f"goes on after the {_size(part):,} bytes that came" if _size(part) else "fetches it from its beginning"
     raise DataError(
-        f"{archive.name} could not be fetched. What its addresses said:{answers}\nTry again later: the next call {then}."
+        f"{archive.name} could not be fetched. What its addresses said:{answers}\nTry again later: the next call "
+        f"{then}."
     )
 
 
