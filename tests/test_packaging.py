@@ -124,7 +124,8 @@ def test_the_wheel_holds_what_is_committed(wheel):
         committed = {p.relative_to(ROOT / kind) for p in files(ROOT / kind) if not is_ignored(p.relative_to(ROOT))}
         assert shipped == committed
         assert shipped
-    assert {p.name for p in (wheel / "fsslib" / "reproduction").glob("*.css")} == {"pages.css"}
+    page = {p.name for kind in ("css", "j2") for p in (wheel / "fsslib" / "reproduction").glob(f"*.{kind}")}
+    assert page == {"pages.css", "report.html.j2"}
     assert list(wheel.glob("fsslib/training/recipes/*.yaml"))
     assert list(wheel.glob("fsslib/reproduction/plan_files/*.yaml"))
     assert (wheel / "fsslib" / "reproduction" / "Snakefile").is_file()

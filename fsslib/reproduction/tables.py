@@ -16,7 +16,6 @@ the plan.
 Numbers are mIoU in percent: the mean over the runs, and Student's 95 % interval where there are five or more.
 """
 
-import html
 import json
 import re
 from collections import defaultdict
@@ -55,17 +54,6 @@ class Table:
         lines = [self.head, ["---:" if number else "---" for number in numbers], *self.rows]
         body = _lines(lines).replace("*", r"\*")  # A*S*B is no emphasis
         return f"**{self.title}**\n\n{body}\n\n{self.note}"
-
-    def html(self) -> str:
-        def row(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.rows)
-        return (
-            f"<figure class='table'><h3>{html.escape(self.title)}</h3>"
-            f"<table><thead>{row(self.head, 'th')}</thead><tbody>{body}</tbody></table>"
-            f"<figcaption>{html.escape(self.note)}</figcaption></figure>"
-        )
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> str:
@@ -231,11 +219,6 @@ def tables() -> dict[str, list[Table]]:
         if described := descriptions(Plan.load(name)):
             found[name] = [make(table, there[name], there.get(table.beside, ())) for table in described]
     return found | ({"bench": bench()} if (folder / "bench.json").is_file() else {})
-
-
-def html_tables() -> str:
-    """All tables as an HTML fragment."""
-    return "\n".join(table.html() for group in tables().values() for table in group)
 
 
 def claims_table(paper: str | None = None) -> Table:

@@ -22,7 +22,7 @@ from fsslib.reproduction import environment, pages, result
 from fsslib.reproduction.claims import judge, load_claims
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.run import NOTEBOOK, RunError, execute_notebook, run
-from fsslib.reproduction.tables import html_tables
+from fsslib.reproduction.tables import tables
 
 RUN = RunConfig(method="sg_one", data="toy", fold=0, steps=120, episodes=100, output="report/run")
 """The training run of the tutorial: small enough for a laptop, long enough to see something learnt."""
@@ -62,16 +62,16 @@ def main() -> int:
 
     index = report / "index.html"
     run_result = report / "run" / result.FILE
-    pages.write_index(
+    pages.Report(
         index,
         lessons=cards[: len(lessons)],
         run=cards[len(lessons)],
         results=cards[len(lessons) + 1 :],
         scores=result.read_result(run_result)["scores"] if run_result.exists() else {},
-        claims=pages.claims_html([line for claim in load_claims() for line in judge(claim)]),
-        tables=html_tables(),
+        judged=[line for claim in load_claims() for line in judge(claim)],
+        tables=[table for group in tables().values() for table in group],
         made_with=_made_with(),
-    )
+    ).write()
     failed = [card.source.name for card in cards if card.problem]
     if failed:
         print(f"{len(failed)} of {len(jobs)} notebooks failed: {', '.join(failed)}", file=sys.stderr)
@@ -187,7 +187,7 @@ def _key_file(executed: Path) -> Path:
 
 def _hash_of_surroundings() -> str:
     """Hash of what all notebooks are made from beside their own cells."""
-    code = [path for path in paths.PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".css")]
+    code = [path for path in paths.PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".css", ".j2")]
     shipped = [path for kind in ("data", "results") for path in paths.shipped(kind).rglob("*") if path.is_file()]
     real = paths.data_root()
     shipped = [path for path in shipped if not path.is_relative_to(real)]
@@ -203,11 +203,7 @@ def _cells(notebook: Path) -> list[str]:
 
 
 def _hash(parts: Iterable[str | bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        content = part if isinstance(part, bytes) else part.encode()
-        digest.update(b"%d " % len(content) + content)
-    return digest.hexdigest()
+    return hashlib.sha256(repr(list(parts)).encode()).hexdigest()
 
 
 def _made_with() -> str:

@@ -1,5 +1,6 @@
 """The pages in a real browser, from a file: nothing fetched, nothing cut off, text large enough to read. About 6 s."""
 
+import base64
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from fsslib.reproduction import pages
 from fsslib.reproduction.claims import judge, load_claims
-from fsslib.reproduction.tables import claims_table, html_tables
+from fsslib.reproduction.tables import claims_table, tables
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE, DESKTOP = 390, 1280
@@ -74,7 +75,7 @@ def test_the_report_is_whole_and_readable_on_a_phone_and_on_a_desk(tmp_path):
     axes.plot([0, 1])
     figure.savefig(tmp_path / "wide.png")
     plt.close(figure)
-    picture = pages.base64.b64encode((tmp_path / "wide.png").read_bytes()).decode()
+    picture = base64.b64encode((tmp_path / "wide.png").read_bytes()).decode()
     outputs = [
         new_output("display_data", data={kind: data})
         for kind, data in (("text/markdown", claims_table().markdown()), ("image/png", picture))
@@ -88,16 +89,16 @@ def test_the_report_is_whole_and_readable_on_a_phone_and_on_a_desk(tmp_path):
     nbformat.write(new_notebook(cells=cells), tmp_path / "99_results.ipynb")
     card = pages.Card(tmp_path / "99_results.ipynb", tmp_path / "99_results.ipynb")
     pages.write_notebook_page(card.executed, index="index.html")
-    pages.write_index(
+    pages.Report(
         tmp_path / "index.html",
         lessons=[card] * 3,
         run=card,
         results=[card],
         scores={"underwater": {"miou": 0.4, "fb_iou": 0.6, "episodes": 100}},
-        claims=pages.claims_html([line for claim in load_claims() for line in judge(claim)]),
-        tables=html_tables(),
+        judged=[line for claim in load_claims() for line in judge(claim)],
+        tables=[table for group in tables().values() for table in group],
         made_with="Made by a test.",
-    )
+    ).write()
     told = looked_at(tmp_path, "index.html", "99_results.html")
     assert sorted((line["page"], line["width"]) for line in told) == [
         (page, width) for page in ("99_results.html", "index.html") for width in (PHONE, DESKTOP)

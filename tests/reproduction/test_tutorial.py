@@ -17,6 +17,7 @@ from fsslib.reproduction import pages, tutorial
 from fsslib.reproduction.claims import Claim, Judgement, Test
 from fsslib.reproduction.run import NOTEBOOK, RunError
 from fsslib.reproduction.statistics import Interval
+from fsslib.reproduction.tables import Table
 
 PICTURE = """
 import base64
@@ -127,7 +128,7 @@ def test_a_report_is_made_of_the_runs_and_leads_to_them(project, trainings):
     assert tutorial.main() == 0
 
     index = (project / "report" / "index.html").read_text()
-    assert "<a href='notebooks/99_r.html#figure-0'>" in index
+    assert '<a href="notebooks/99_r.html#figure-0">' in index
     assert "<figcaption>A picture of it</figcaption>" in index
     page = (project / "report" / "notebooks" / "99_r.html").read_text()
     assert 'id="figure-0"' in page
@@ -147,31 +148,44 @@ def test_a_report_is_made_of_the_runs_and_leads_to_them(project, trainings):
     assert len(trainings) == 1
 
 
-def test_claims_are_shown_with_their_words():
+def test_claims_and_tables_are_shown_as_they_are(tmp_path):
     test = Test(world="toy world", plan="p", label="a < b", baseline="c", columns=["night"], fixed="after")
     claim = Claim(id="x", paper="RtD", claim="It & helps.", difference=8.2, instead="not that", tests=[test])
-    wide, point = Interval(3.0, 1.0, 5.0, 12, 0.01), Interval(-2.0, None, None, 3, None)
-    page = pages.claims_html(
-        [
-            Judgement(claim, test, "night", wide, {}, "holds"),
-            Judgement(claim, test, "sketch", point, {}, "inconclusive"),
-            Judgement(claim, test, "fog", None, {}, "not run"),
-            Judgement(claim, None, "", None, {}, "not run"),
-        ]
-    )
-    assert "It &amp; helps." in page
-    assert "The paper: +8.2." in page
-    assert "Here: not that." in page
-    assert "a &lt; b minus c" in page
-    assert "compared when the numbers were known" in page
-    assert "+3.0 [+1.0, +5.0] (n=12)" in page
-    assert "left:60.0%;width:40.0%" in page
-    assert "<b class='holds'>holds</b> 1" in page
-    assert "<b class='not-run'>not run</b> 2" in page
+    judged = [
+        Judgement(claim, test, "night", Interval(3.0, 1.0, 5.0, 12, 0.01), {}, "holds"),
+        Judgement(claim, test, "sketch", Interval(-2.0, None, None, 3, None), {}, "inconclusive"),
+        Judgement(claim, test, "fog", None, {}, "not run"),
+        Judgement(claim, None, "", None, {}, "not run"),
+    ]
+    write(tmp_path / "a.ipynb", "1")
+    card = pages.Card(tmp_path / "a.ipynb", tmp_path / "a.ipynb")
+    table = Table("t > u", ("", "x"), (("r & s", "1"),), "n")
+    told = {"lessons": [], "run": card, "results": [card], "scores": {}, "tables": [table], "made_with": "a & b"}
+    pages.Report(tmp_path / "index.html", judged=judged, **told).write()
+    page = (tmp_path / "index.html").read_text()
+    for text in (
+        "It &amp; helps.",
+        "The paper: +8.2.",
+        "Here: not that.",
+        "a &lt; b minus c",
+        "compared when the numbers were known",
+        "+3.0 [+1.0, +5.0] (n=12)",
+        "-2.0 (n=3)",
+        "left:60.0%;width:40.0%",
+        '<b class="holds">holds</b> 1',
+        '<b class="not-run">not run</b> 2',
+        "t &gt; u",
+        "<td>r &amp; s</td><td>1</td>",
+        "a &amp; b",
+    ):
+        assert text in page
     assert requests_in(page) == []
 
+
+def test_bars_of_no_width_are_seen():
     none = Interval(0.0, 0.0, 0.0, 12, 1.0)
-    assert "left:50.0%" in pages.claims_html([Judgement(claim, test, "night", none, {}, "inconclusive")])
+    claim = Claim(id="x", paper="RtD", claim="It helps.", tests=[])
+    assert pages.place(none, pages.reach([Judgement(claim, None, "", none, {}, "holds")])) == "left:50.0%;width:1.5%"
 
 
 def test_a_failing_notebook_is_named_kept_and_tried_again(project, trainings, capsys):
@@ -270,9 +284,11 @@ def test_a_formula_that_cannot_be_drawn_stays_readable(monkeypatch):
 
 
 def test_a_widget_is_named_in_its_place(tmp_path):
-    view = {pages.WIDGET: {"model_id": "1"}, "text/plain": "VBox(children=...)"}
+    widget = "application/vnd.jupyter.widget-view+json"
+    view = {widget: {"model_id": "1"}, "text/plain": "VBox(children=...)"}
     cell = new_code_cell("w", outputs=[new_output("display_data", data=view)])
-    notebook = new_notebook(cells=[new_markdown_cell("# T"), cell], metadata={"widgets": {"state": {}}})
+    metadata = {"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {"1": {}}}}}
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), cell], metadata=metadata)
     nbformat.write(notebook, tmp_path / "a.ipynb")
     page = pages.write_notebook_page(tmp_path / "a.ipynb", index="index.html").read_text()
     assert "Interactive: open the notebook with <code>make lab</code>" in page
@@ -280,16 +296,25 @@ def test_a_widget_is_named_in_its_place(tmp_path):
     assert requests_in(page) == []
 
 
-def test_thumbnails_are_small_and_chosen():
-    pictures = [new_output("display_data", data={"image/png": png(*size)}) for size in ((2000, 1000), (64, 32))]
-    notebook = new_notebook(cells=[new_code_cell("x", outputs=pictures)])
+def test_pictures_have_places_descriptions_and_thumbnails(tmp_path):
+    data = [{"image/png": png(*size)} for size in ((2000, 1000), (64, 32))]
+    described = [{}, {"image/png": {"alt": "two dots", "width": 32}}]
+    outputs = [new_output("display_data", data=d, metadata=m) for d, m in zip(data, described)]
+    cells = [new_markdown_cell("# T\n\nOne.\n\n## Two *dots*"), new_code_cell("x", outputs=outputs)]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "a.ipynb")
+    card = pages.Card(tmp_path / "a.ipynb", tmp_path / "a.ipynb")
+    assert card.words == ("T", "One.")
+    assert [caption for caption, _ in card.pictures] == ["Two *dots*"] * 2
 
     def size(thumbnail):
         return Image.open(io.BytesIO(base64.b64decode(thumbnail.partition(",")[2]))).size
 
-    assert size(pages.thumbnail(notebook)) == (640, 320)
-    assert size(pages.thumbnail(notebook, -1)) == (64, 32)
-    assert pages.thumbnail(new_notebook()) is None
+    assert (size(card.thumbnail()), size(card.thumbnail(-1))) == ((640, 320), (64, 32))
+    page = pages.write_notebook_page(tmp_path / "a.ipynb", index="index.html").read_text()
+    drawn = re.findall(r"<img ([^>]+?)/?>", page)
+    assert ['id="figure-0"' in drawn[0], 'alt="figure drawn by the code above"' in drawn[0]] == [True, True]
+    assert all(text in drawn[1] for text in ('id="figure-1"', 'alt="two dots"', 'width="32"'))
+    assert len(drawn) == 2
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s")])
