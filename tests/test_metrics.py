@@ -1,5 +1,7 @@
 """The meters against golden values and NumPy oracles."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from jaxtyping import TypeCheckError
 
 from fsslib.episodes import VOID
 from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
+from fsslib.paths import project_root
 
 GOLDEN = [(0, 50, 50, 0, 300), (0, 1, 0, 9, 390), (1, 30, 10, 20, 340)]
 """Class, TP, FP, FN, TN of three episodes of 400 pixels."""
@@ -61,7 +64,7 @@ def oracle(prediction, labels, class_ids):
                 binary += [a > 0 and b > 0, a > 0 and b == 0, a == 0 and b > 0, a == 0 and b == 0]
     iou = {c: tp / (tp + fp + fn) if tp + fp + fn else 1.0 for c, (tp, fp, fn) in counts.items()}
     tp, fp, fn, tn = binary
-    return iou, (tp / max(tp + fp + fn, 1) + tn / max(tn + fp + fn, 1)) / 2
+    return iou, sum(part / (part + fp + fn) if part + fp + fn else 1.0 for part in (tp, tn)) / 2
 
 
 @settings(deadline=None, max_examples=40)
@@ -121,6 +124,63 @@ def test_an_absent_way_adds_its_false_positives_to_its_class():
     assert score.miou == 0.5
     assert score.never_seen == (9,)
     assert score.exact_ratio == 0.0
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_what_is_asked_and_neither_there_nor_claimed_is_right_in_every_ratio(shown):
+    """Of an episode of background alone the foreground, of one of foreground alone the background."""
+    maps = torch.full((1, 3, 4), shown)
+    meter = FewShotMeter([5])
+    meter.update(maps, maps, torch.tensor([[5]]))
+    score = meter.compute()
+    assert (score.miou, score.fb_iou, score.per_class) == (1, 1, {5: 1})
+    meter.update(1 - maps, maps, torch.tensor([[5]]))
+    assert meter.compute().fb_iou == 0.25
+
+
+@pytest.mark.parametrize("absent", ["false_positives", "dropped"])
+def test_without_a_labelled_pixel_neither_meter_has_a_score(absent):
+    maps = torch.ones(2, 3, 4, dtype=torch.int64)
+    few_shot, fixed = FewShotMeter([5, 6], absent), SegmentationMeter(2)
+    few_shot.update(maps, maps * VOID, torch.tensor([[5], [6]]))
+    fixed.update(maps, maps * VOID)
+    for meter, seen in ((few_shot, "2 episodes"), (fixed, "2 images")):
+        for score in (meter.compute, meter.without_looking):
+            with pytest.raises(ValueError, match=rf"has seen no labelled pixel \({seen}\)"):
+                score()
+
+
+def test_an_episode_without_a_labelled_pixel_says_nothing_of_its_class():
+    maps = torch.ones(2, 3, 4, dtype=torch.int64)
+    meter, other = FewShotMeter([5, 6]), FewShotMeter([5, 6])
+    labels = maps.clone()
+    labels[0, 0], labels[1] = 0, VOID
+    meter.update(maps, labels, torch.tensor([[5], [6]]))
+    other.update(maps[:1], labels[:1], torch.tensor([[5]]))
+    assert meter.compute().per_class == other.compute().per_class == {5: 8 / 12, 6: None}
+    assert meter.compute().fb_iou == other.compute().fb_iou == 8 / 24
+    assert meter.without_looking() == other.without_looking() == pytest.approx(8 / 12)
+
+
+def test_no_committed_score_rests_on_a_ratio_of_nothing():
+    """Such a ratio is 1, and was 0 or not a number before: no class of any result has 1, none is missing."""
+    found = [
+        score["per_class"].values()
+        for path in (project_root() / "results").glob("*.json")
+        for run in json.loads(path.read_text()).get("runs", ())
+        for score in run.get("scores", {}).values()
+        if "fb_iou" in score
+    ]
+    assert len(found) > 1000
+    assert all(iou is not None and iou < 1 for ious in found for iou in ious)
+
+
+def test_absent_ways_that_are_dropped_leave_no_score_where_all_are():
+    labels = torch.zeros(1, 2, 5, dtype=torch.int64)
+    meter = FewShotMeter([7, 8], "dropped")
+    meter.update(labels + 1, labels, torch.tensor([[7, 8]]))
+    with pytest.raises(ValueError, match=r"No way is in its query \(1 episodes\)"):
+        meter.compute()
 
 
 def test_exact_ratio_counts_right_presence_claims():
