@@ -122,8 +122,10 @@ class RunConfig(BaseModel):
                 f"{self.data} is for domain adaptation, with one target and no ways; found targets "
                 f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
             )
-        if self.draw and (facts.adapts or self.protocol == "hsnet"):
-            fixed = f"{self.data} has fixed test images" if facts.adapts else "protocol hsnet has fixed test episodes"
+        fixed = f"{self.data} has fixed test images" if facts.adapts else ""
+        if self.draw and self.protocol != "toy" and _known("protocol")[self.protocol].episodes != "own":
+            fixed = f"protocol {self.protocol} has fixed test episodes"
+        if self.draw and fixed:
             raise ValueError(f"{fixed} and nothing to draw; found draw {self.draw}")
         if _adapts(self.method) != facts.adapts:
             kind = "a domain adaptation" if facts.adapts else "a few-shot"

@@ -142,6 +142,7 @@ def test_text_that_is_no_number_is_refused():
         ({"data": "streets", "method": "pixda", "targets": ["cities", "meadow"]}, "found targets cities, meadow"),
         ({"data": "streets", "method": "pixda", "draw": 1}, "streets has fixed test images and nothing to draw"),
         ({"data": "pascal", "protocol": "hsnet", "draw": 2}, "protocol hsnet has fixed test episodes"),
+        ({"data": "pascal", "protocol": "pfenet", "draw": 2}, "protocol pfenet has fixed test episodes"),
         (
             {"data": "streets", "method": "pixda", "source": "photo"},
             "unknown domain 'photo' of streets",
