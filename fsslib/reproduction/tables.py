@@ -19,14 +19,15 @@ Numbers are mIoU in percent: the mean over the runs, and Student's 95 % interval
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, get_args
 
 import yaml
+from jinja2 import Environment, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fsslib import paths
@@ -56,16 +57,16 @@ class Table:
         return f"**{self.title}**\n\n{body}\n\n{self.note}"
 
 
-def _lines(rows: Iterable[Iterable[Any]]) -> str:
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+def _lines(rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 class Description(BaseModel):
     """What one table shows: the scores of its rows, or the paired `differences` of two labels each.
 
     `where` has parameters that all its runs share; `beside` is another plan with the same questions, whose rows may
-    stand in it too. In `note`, {folds} and {seeds} are their numbers, {steps[LABEL]} and {seconds[LABEL]} the medians
-    of a label's trainings.
+    stand in it too. `note` is a Jinja template: in it `folds` and `seeds` are the numbers of these, `steps[LABEL]` and
+    `seconds[LABEL]` the medians of a label's trainings.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -140,7 +141,7 @@ def _filled(note: str, runs: Runs) -> str:
     for key in ("steps", "seconds"):
         medians = {label: f"{median(each[key] for each in found):.0f}" for label, found in by_label.items()}
         said[key] = defaultdict(lambda: "–", medians)
-    return note.format(**said)
+    return _told(note, **said)
 
 
 def _labels(runs: Runs) -> list[str]:
@@ -158,55 +159,32 @@ def circumstances(runs: Runs) -> str:
     return f"{' and '.join(map(str, counts))} {asked} a run; {', '.join(devices)}; torch {', '.join(versions)}."
 
 
-Told = Mapping[str, Callable[[Any], Any]]
-"""The columns of a table of things: a heading, and what stands below it for each of them, a dash for nothing."""
+_TEMPLATES = Environment(undefined=StrictUndefined)
 
 
-def _rows(columns: Told, things: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
-    told = (tuple(tell(thing) for tell in columns.values()) for thing in things)
-    return tuple(tuple("–" if cell in (None, "") else str(cell) for cell in row) for row in told)
+def _told(template: str, **names: Any) -> str:
+    return _TEMPLATES.from_string(" ".join(template.split())).render(names)
 
 
-def _ratio(part: float | None, whole: float | None) -> str | None:
-    return None if None in (part, whole) else f"{part / whole:.2f}"
+def _listed(columns: Mapping[str, str], things: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(_told(template, it=thing) for template in columns.values()) for thing in things)
 
 
-_SPEEDS: Told = {
-    "": itemgetter("name"),
-    "compared": "{0[contender]} / {0[baseline]}".format,
-    "speed ratio": "{0[ratio]:.1f} ({0[ratio_range][0]:.1f} to {0[ratio_range][1]:.1f})".format,
-    "wanted": itemgetter("goal"),
-    "peak memory ratio": lambda case: _ratio(case["contender_peak_bytes"], case["baseline_peak_bytes"]),
-}
-_COSTS: Told = {
-    "": itemgetter("title"),
-    "backbone": itemgetter("backbone"),
-    "million parameters that learn": lambda row: f"{row['learnable'] / 1e6:.2f} of {row['parameters'] / 1e6:.2f}",
-    "billion multiplications": lambda row: f"{row['macs'] / 1e9:.1f}",
-    "answers a second": "{0[per_second]:.2f}".format,
-    "GiB held": lambda row: _ratio(row["peak_bytes"], 2**30),
-}
+def _lists() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
 
 
 def bench() -> list[Table]:
-    """What `make bench` measured: how much faster the second of two ways is, and what each method's answer costs."""
+    """What `make bench` measured."""
     found = json.loads((paths.shipped("results") / "bench.json").read_text(encoding="utf-8"))
-    machine, torch = f"{found['cores']} cores of {found['processor']}", f"torch {found['versions']['torch']}."
-    rates = ", ".join(f"{domain} {rate:,.0f}" for domain, rate in found["drawing_images_per_second"].items())
-    speeds = (
-        f"Median and range of the turns the two took in one run; memory is what the work takes beyond what its process "
-        f"held before. Toy images drawn a second at 64 x 64 by {found['cores']} processes: {rates}. {machine}, "
-        f"{'with' if found['bf16_instructions'] else 'without'} bfloat16 instructions; {torch}"
-    )
-    costs = (
-        "One 1-way 1-shot episode at a time, two images; PixDA segments one image and needs no support. "
-        "Multiplications are those of convolutions and matrix products, each with an addition. In float32; memory is "
-        f"the whole process's at its peak. {machine}; {torch}"
-    )
-    size = f"What an answer costs at {found['network_size']} pixels"
     return [
-        Table("How much faster the second way is", tuple(_SPEEDS), _rows(_SPEEDS, found["cases"]), speeds),
-        Table(size, tuple(_COSTS), _rows(_COSTS, found["networks"]), costs),
+        Table(
+            _told(table["title"], **found),
+            tuple(table["columns"]),
+            _listed(table["columns"], found[table["each"]]),
+            _told(table["note"], **found),
+        )
+        for table in _lists()["bench"]
     ]
 
 
@@ -267,32 +245,17 @@ def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
     return ". ".join(tests) or ("not run" if any(line.test for line in lines) else "no run tests it")
 
 
-_NOTEBOOKS: Told = {
-    "notebook": lambda row: f"[{row['file'].removesuffix('.ipynb').replace('_', ' ')}](notebooks/{row['file']})",
-    "kind": itemgetter("kind"),
-    "minutes": itemgetter("minutes"),
-    "data": lambda row: ", ".join(row["datasets"]),
-    "read before": lambda row: ", ".join(str(p).removesuffix(".ipynb")[:2] for p in row["prerequisites"]),
-}
-_DATA: Told = {
-    "name": attrgetter("name"),
-    "data set": "[{0.title}]({0.home}): {0.about}".format,
-    "download": attrgetter("size"),
-    "licence": attrgetter("licence"),
-    "behind which numbers": attrgetter("papers"),
-}
-
-
 def notebook_index() -> str:
     """The notebooks as a Markdown table, from `notebooks/index.yml`."""
-    index = yaml.safe_load((paths.shipped("notebooks") / "index.yml").read_text(encoding="utf-8"))
-    return f"{_lines([_NOTEBOOKS])}\n|---|---|---:|---|---|\n{_lines(_rows(_NOTEBOOKS, index['notebooks']))}"
+    rows = yaml.safe_load((paths.shipped("notebooks") / "index.yml").read_text(encoding="utf-8"))["notebooks"]
+    columns = _lists()["notebooks"]
+    return _lines([columns]) + "\n|---|---|---:|---|---|\n" + _lines(_listed(columns, rows))
 
 
 def data_sets() -> str:
     """The real data sets as a Markdown table, from the catalogue."""
-    real = [entry for entry in CATALOGUE.values() if entry.folder]
-    return f"{_lines([_DATA])}\n|---|---|---|---|---|\n{_lines(_rows(_DATA, real))}"
+    columns, rows = _lists()["data"], [entry for entry in CATALOGUE.values() if entry.folder]
+    return _lines([columns]) + "\n|---|---|---|---|---|\n" + _lines(_listed(columns, rows))
 
 
 def parts() -> dict[str, str]:
