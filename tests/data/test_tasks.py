@@ -7,7 +7,7 @@ import torch
 
 from fsslib.data import DATA_SETS, FEWEST_IMAGES, cityscapes, open_task
 from fsslib.data.images import DataError
-from fsslib.data.manifests import frozen
+from fsslib.data.manifests import frozen, pfenet
 from fsslib.data.names import class_id
 from fsslib.data.pascal import PascalVOC
 from fsslib.data.sampling import group_ids, in_turn, k_per_group
@@ -20,6 +20,7 @@ from fsslib.episodes import VOID, LabelledImages
 from tests.data.camvid_fixture import draw_camvid
 from tests.data.street_fixture import open_drawn_streets
 from tests.data.voc_fixture import add_image, add_list
+from tests.test_protocols import draw_voc
 
 
 class Numbers:
@@ -201,10 +202,24 @@ def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path):
     assert open_task("toy").benchmarks == {}
 
 
+def test_the_protocol_of_pfenet_draws_from_the_val_list_by_its_rule(tmp_path):
+    maps = draw_voc(tmp_path)
+    add_image(tmp_path, "2000_000001", [(1, (5, 5, 65, 65))], size=(70, 70))
+    add_list(tmp_path, "train", ["2000_000001"])
+    voc = PascalVOC(tmp_path, size=73)
+    task = FewShotTask(voc, (), {"photo": voc}, (1,), benchmarks={"photo": ("pascal", 0)})
+    exam = task.exams(20, seed="any", protocol="pfenet")["photo"]
+    areas = {i: {c: int((labels == c).sum()) for c in (1, 2, 3, 4, 5) if c in labels} for i, labels in maps.items()}
+    assert exam.manifest == pfenet(areas, (1, 2, 3, 4, 5), shots=1, episodes=20, data="pascal", fold="0")
+    (batch,) = exam.batches(20)
+    assert batch.query_labels[0, -1].unique().tolist() == [VOID]
+    assert batch.query_originals[0].shape == maps[exam.manifest.rows[0].query].shape
+
+
 def test_what_has_one_size_only_is_not_asked_for_another():
     with pytest.raises(ValueError, match=r"photo has no label maps at a size of their own\. Choose another protocol"):
         open_task("toy").exams(1, protocol="original")
-    for protocol in ("original", "hsnet"):
+    for protocol in ("original", "hsnet", "panet", "pfenet"):
         with pytest.raises(ValueError, match=f"scored at the input's size, not by '{protocol}'"):
             open_task("streets", source="game").exams(1, protocol=protocol)
 

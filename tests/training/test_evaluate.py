@@ -163,5 +163,6 @@ def test_the_full_plan_of_streets_scores_them(tmp_path, monkeypatch, source, pro
 
 def test_images_of_a_set_are_scored_at_the_inputs_size_only():
     streets = Streets("game", size=32)
-    with pytest.raises(ValueError, match="scored at the input's size, not by 'original'"):
-        evaluate(small_method("pixda"), ImageSet(streets, streets.ids[:1]), "original")
+    for protocol in ("original", "hsnet", "panet", "pfenet"):
+        with pytest.raises(ValueError, match=f"scored at the input's size, not by '{protocol}'"):
+            evaluate(small_method("pixda"), ImageSet(streets, streets.ids[:1]), protocol)
