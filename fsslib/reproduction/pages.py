@@ -170,9 +170,9 @@ def reach(lines: Iterable[Judgement]) -> float:
     return max((abs(end) for line in lines if line.interval for end in _span(line.interval)), default=0) or 1
 
 
-def place(interval: Interval, reach: float) -> str:
-    """Where the bar of an interval stands in a box from -reach to +reach."""
-    low, high = (50 + 50 * end / reach for end in _span(interval))
+def place(interval: Interval, furthest: float) -> str:
+    """Where the bar of an interval stands in a box from -furthest to +furthest."""
+    low, high = (50 + 50 * end / furthest for end in _span(interval))
     return f"left:{low:.1f}%;width:{max(high - low, 1.5):.1f}%"
 
 

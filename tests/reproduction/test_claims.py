@@ -122,17 +122,13 @@ def test_a_claim_is_strict(change, said, tmp_path):
 
 @pytest.mark.parametrize("name", sorted({test.plan for test in TESTS}))
 def test_every_test_is_of_runs_that_are_planned_once(name):
-    own = Plan.load(name).runs
     for test in (test for test in TESTS if test.plan == name):
-        planned = [*own, *(Plan.load(test.beside).runs if test.beside else ())]
+        plans = [Plan.load(plan).runs for plan in (name, test.beside) if plan]
+        planned = [{"label": label, "config": config.model_dump()} for runs in plans for label, config in runs]
         for label in (test.label, test.baseline):
-            configs = [
-                config
-                for found, config in planned
-                if found == label and all(getattr(config, name) == value for name, value in test.where.items())
-            ]
+            configs = [run["config"] for run in chosen(planned, Selector(label=label, where=test.where))]
             assert configs, f"{name} has no runs labelled {label}"
-            units = [(config.fold, config.seed) for config in configs]
+            units = [(config["fold"], config["seed"]) for config in configs]
             assert len(units) == len(set(units)), f"{label}: runs that differ in more than fold and seed"
 
 
