@@ -9,14 +9,17 @@ The golden numbers were printed by the released code, run beside this on the fil
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from fsslib.data.coco import Coco
+from fsslib.data.coco import Coco, paint, read_instances
+from fsslib.data.decode import fitted, read_label_map
 from fsslib.data.fss1000 import Fss1000, class_ids
 from fsslib.data.manifests import hsnet_pascal
 from fsslib.data.names import class_id
@@ -25,6 +28,7 @@ from fsslib.data.toyworld import ToyWorld
 from fsslib.episodes import VOID, Episode, EpisodeManifest, EpisodeRow, EpisodeSet, sample_rows
 from fsslib.methods.base import Method, Prediction, prediction_from_scores
 from fsslib.metrics import PROTOCOLS, FewShotMeter
+from fsslib.paths import project_root
 from fsslib.training.evaluate import evaluate
 
 SIZE = 73
@@ -356,3 +360,59 @@ def test_toy_is_the_score_of_the_drawn_labels():
         assert inter[place] == ((said == 1) & (truth == 1))[own].sum()
         assert union[place] == (((said == 1) | (truth == 1)) & (truth != VOID))[own].sum()
     assert set(PROTOCOLS) == {"toy", "square", "original", "hsnet", "panet", "pfenet"}, "each has a test here"
+
+
+# What HSNet's truth costs, on real label maps
+
+
+def real_folder(name: str) -> Path:
+    if not os.environ.get("FSSLIB_DATA"):
+        pytest.skip("FSSLIB_DATA is not set: no real label maps")
+    folder = Path(os.environ["FSSLIB_DATA"]) / name
+    if not folder.is_dir():
+        pytest.skip(f"no {name} below FSSLIB_DATA")
+    return folder
+
+
+def said_in_docs(*sentences: str) -> None:
+    words = " ".join((project_root() / "docs" / "data.md").read_text(encoding="utf-8").split())
+    assert [sentence for sentence in sentences if sentence not in words] == []
+
+
+@pytest.mark.realdata
+def test_docs_say_what_a_label_of_the_corner_costs():
+    paths = sorted((real_folder("VOCdevkit") / "VOC2012" / "SegmentationClassAug").glob("*.png"))
+    if len(paths) != 566:
+        pytest.skip(f"FSSLIB_DATA holds {len(paths)} VOC images, not the subset of 566 these figures are of")
+    other, meters = 0, {fit: FewShotMeter(range(1, 21)) for fit in ("square", "corner")}
+    for path in paths:
+        labels = read_label_map(path)
+        image = labels.expand(3, -1, -1)
+        truths = {fit: fitted(image, labels, 400, fit)[1].long()[None] for fit in meters}
+        other += int((truths["square"] != truths["corner"]).sum())
+        for c in sorted(set(labels.unique().tolist()) - {0, VOID}):
+            # The sharpest answer there is: the object's own outline, brought to the input as scores are.
+            scores = F.interpolate((labels == c)[None, None].float(), (400, 400), mode="bilinear")
+            for fit, meter in meters.items():
+                truth = torch.where(truths[fit] == VOID, VOID, (truths[fit] == c).long())
+                meter.update((scores[0] > 0.5).long(), truth, torch.tensor([[c]]))
+    ours, theirs = (f"{100 * meters[fit].compute().miou:.1f}" for fit in ("square", "corner"))
+    said_in_docs(
+        f"{100 * other / (566 * 400**2):.2f} % of the pixels of the 566 VOC images",
+        f"scores {theirs} mIoU in place of {ours}",
+    )
+
+
+@pytest.mark.realdata
+def test_docs_say_what_later_objects_on_top_cost():
+    pytest.importorskip("pycocotools")
+    annotations = real_folder("coco") / "annotations" / "instances_train2017.json"
+    pictures, ids = read_instances(annotations)
+    if len(pictures) != 128:
+        pytest.skip(f"FSSLIB_DATA holds {len(pictures)} COCO images, not the subset of 128 these figures are of")
+    other = [paint(picture, ids, "smaller") != paint(picture, ids, "later") for picture in pictures.values()]
+    share = sum(map(np.sum, other)) / sum(map(np.size, other))
+    said_in_docs(
+        f"{100 * share:.2f} % of the pixels of the 128 COCO images",
+        f"{100 * max(map(np.mean, other)):.0f} % of the worst",
+    )
