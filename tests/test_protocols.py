@@ -193,6 +193,7 @@ def test_hsnets_truth_masks_and_counts_on_pascal(voc):
 
 
 def test_hsnets_truth_masks_and_counts_on_coco(tmp_path):
+    pytest.importorskip("pycocotools")
     draw_coco(tmp_path)
     images = Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache")
     names, classes = images.ids, [class_id(name) for name in COCO_NAMES.values()]
@@ -374,7 +375,7 @@ def real_folder(name: str) -> Path:
     return folder
 
 
-def said_in_docs(*sentences: str) -> None:
+def assert_docs_say(*sentences: str) -> None:
     words = " ".join((project_root() / "docs" / "data.md").read_text(encoding="utf-8").split())
     assert [sentence for sentence in sentences if sentence not in words] == []
 
@@ -397,7 +398,7 @@ def test_docs_say_what_a_label_of_the_corner_costs():
                 truth = torch.where(truths[fit] == VOID, VOID, (truths[fit] == c).long())
                 meter.update((scores[0] > 0.5).long(), truth, torch.tensor([[c]]))
     ours, theirs = (f"{100 * meters[fit].compute().miou:.1f}" for fit in ("square", "corner"))
-    said_in_docs(
+    assert_docs_say(
         f"{100 * other / (566 * 400**2):.2f} % of the pixels of the 566 VOC images",
         f"scores {theirs} mIoU in place of {ours}",
     )
@@ -412,7 +413,5 @@ def test_docs_say_what_later_objects_on_top_cost():
         pytest.skip(f"FSSLIB_DATA holds {len(pictures)} COCO images, not the subset of 128 these figures are of")
     other = [paint(picture, ids, "smaller") != paint(picture, ids, "later") for picture in pictures.values()]
     share = sum(map(np.sum, other)) / sum(map(np.size, other))
-    said_in_docs(
-        f"{100 * share:.2f} % of the pixels of the 128 COCO images",
-        f"{100 * max(map(np.mean, other)):.0f} % of the worst",
-    )
+    worst = max(map(np.mean, other))
+    assert_docs_say(f"{100 * share:.2f} % of the pixels of the 128 COCO images", f"{100 * worst:.0f} % of the worst")
