@@ -149,10 +149,9 @@ class DataCheck(BaseModel):
         from fsslib.data import check
 
         def work() -> None:
-            images = check.open_set(self.name)
-            report = check.check(
-                images, sheet=self.sheet or paths.project_root() / "report" / "data" / f"{self.name}.png"
-            )
+            images, damaged = check.open_set(self.name)
+            sheet = self.sheet or paths.project_root() / "report" / "data" / f"{self.name}.png"
+            report = check.check(images, damaged, sheet=sheet)
             print(report)
             if self.full:
                 print("\n".join(check.hold_against_published(self.name, len(images.ids))))

@@ -25,8 +25,8 @@ from fsslib.paths import project_root
 
 Pair = tuple[Tensor, Tensor]
 
-RULE = 1
-"""Number of the rule by which images are resized and laid out: entries of another rule are made anew."""
+RULE = 2
+"""Number of the rule by which images are read, resized and laid out: entries of another rule are made anew."""
 
 
 def cache_root() -> Path:

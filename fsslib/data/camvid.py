@@ -17,9 +17,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import PALETTES, DataError, read_image, read_label_map, read_size, size_mismatch
+from fsslib.data.decode import PALETTES, DataError, read_image, read_label_map, read_size, refuse, size_mismatch
 from fsslib.data.driving import DrivingImages
-from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
+from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
@@ -140,7 +140,11 @@ class CamVid(LabelledImageSet):
     def __init__(self, root: Path | str | None = None, *, size: int = 256, keep_originals: bool = False):
         self.files = read_lists(find_folder(root))
         super().__init__(
-            {image_id: self._scan(file, size) for image_id, file in self.files.items()},
+            scan_all(
+                f"camvid-{size}",
+                {image_id: (file.image, file.labels) for image_id, file in self.files.items()},
+                lambda image_id: self._scan(self.files[image_id], size),
+            ),
             self._load_files,
             named(GLOBAL_IDS),
             name="camvid",
@@ -198,7 +202,7 @@ def read_lists(folder: Path) -> dict[str, ListedImage]:
     the same image, and when none names any.
     """
     listed: dict[str, ListedImage] = {}
-    missing = []
+    missing: dict[str, str] = {}
     for part in PARTS:
         path = folder / f"{part}.txt"
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
@@ -216,14 +220,14 @@ def read_lists(folder: Path) -> dict[str, ListedImage]:
                         f"{listed[image.stem].part}.txt has it as {listed[image.stem].image.relative_to(folder)}. An "
                         "image belongs to one list: restore the lists as published."
                     )
-                missing += [(f, f"{path}, line {number},") for f in (file.image, file.labels) if not f.is_file()]
-    if missing:
-        file, origin = missing[0]
-        more = f" {len(missing) - 1} more files of the lists are missing too." if len(missing) > 1 else ""
-        raise DataError(
-            f"{origin} names {file}, which does not exist.{more} Copy the folder CamVid again, or take the line out of "
-            "the list. When the images were saved in another format, the lists must name them so."
-        )
+                gone = " and ".join(str(f) for f in (file.image, file.labels) if not f.is_file())
+                if gone:
+                    missing[image.stem] = f"{path}, line {number}, names {gone}, which does not exist."
+    refuse(
+        missing,
+        "Copy the folder CamVid again, or take the line out of the list. When the images were saved in another format, "
+        "the lists must name them so.",
+    )
     if not listed:
         raise DataError(f"The lists of {folder} name no image.\n" + HOW_TO_GET.format(folder=folder))
     return listed

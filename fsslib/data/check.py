@@ -19,7 +19,7 @@ from fsslib.data import READERS, open_images
 from fsslib.data.camvid import camvid
 from fsslib.data.cityscapes import IMAGES_PER_CITY, cityscapes
 from fsslib.data.coco import find_folder
-from fsslib.data.decode import DataError
+from fsslib.data.decode import DataError, in_words, noting
 from fsslib.data.fss1000 import LEFT_OUT
 from fsslib.data.gta5 import IMAGES as GTA5_IMAGES
 from fsslib.data.gta5 import MISMATCHES as GTA5_MISMATCHES
@@ -53,6 +53,7 @@ class Checkable(Protocol):
     name: str
     class_names: Mapping[int, str]
     ids: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def original(self, image_id: str) -> tuple[Tensor, Tensor]: ...
 
@@ -65,11 +66,12 @@ class CheckReport:
     class_names: Mapping[int, str]
     images: int
     sha256: str
+    notes: tuple[str, ...]
+    damaged: dict[str, str]
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     images_by_class: Counter[int] = field(default_factory=Counter)
     pixels_by_class: Counter[int] = field(default_factory=Counter)
     empty: list[str] = field(default_factory=list)
-    damaged: dict[str, str] = field(default_factory=dict)
     sheet: Path | None = None
 
     def __str__(self) -> str:
@@ -100,28 +102,29 @@ class CheckReport:
                 )
         if self.damaged:
             lines.append(f"  DAMAGED   {len(self.damaged)} files:")
-            lines += [f"    {message}" for message in list(self.damaged.values())[:10]]
-            lines += [f"    ... and {len(self.damaged) - 10} more"] if len(self.damaged) > 10 else []
+            lines += [f"    {message}" for message in in_words(self.damaged)]
         else:
             lines.append("  damaged   none")
+        lines += [f"  remark    {note}" for note in self.notes]
         if self.sheet:
             lines.append(f"  pictures  {self.sheet}")
         return "\n".join(line for line in lines if line)
 
 
-def check(images: Checkable, *, sheet: Path | None = None) -> CheckReport:
+def check(images: Checkable, damaged: Mapping[str, str] = {}, *, sheet: Path | None = None) -> CheckReport:
     """Decode every image and label map of a set. Damage is counted and named, not raised.
 
-    With `sheet` some of the images, evenly spaced over the list, are drawn there with their classes tinted. The hash is
-    that of the sorted ids, one a line: equal hashes, equal lists.
+    `damaged` is what was wrong when the set was opened (`open_set`). With `sheet` some of the readable images, evenly
+    spaced over the list, are drawn there with their classes tinted. The hash is that of the sorted ids, one a line:
+    equal hashes, equal lists.
     """
     listed = hashlib.sha256("".join(f"{i}\n" for i in images.ids).encode()).hexdigest()
-    report = CheckReport(images.name, images.class_names, len(images.ids), listed)
-    columns, rows = SHEET
-    step = max(len(images.ids) / (columns * rows), 1)
-    shown = {images.ids[int(at * step)] for at in range(min(columns * rows, len(images.ids)))}
+    report = CheckReport(images.name, images.class_names, len(images.ids), listed, images.notes, {**damaged})
+    step = max(len(images.ids) / (SHEET[0] * SHEET[1]), 1)
     pictures = []
-    for image_id in tqdm(images.ids, f"checking {images.name}", unit="image", leave=False, disable=None):
+    for at, image_id in enumerate(tqdm(images.ids, f"checking {images.name}", unit="image", leave=False, disable=None)):
+        if image_id in damaged:
+            continue
         try:
             image, labels = images.original(image_id)
         except DataError as error:
@@ -137,7 +140,7 @@ def check(images: Checkable, *, sheet: Path | None = None) -> CheckReport:
         report.images_by_class.update(held)
         if not held:
             report.empty.append(image_id)
-        if sheet and image_id in shown:
+        if sheet and at >= len(pictures) * step:
             pictures.append(_picture(image_id, image, labels, images.class_names))
     if sheet and pictures:
         draw_sheet(pictures, sheet)
@@ -175,12 +178,19 @@ PUBLISHED_IMAGES = {
 """Images with labels in a complete release; of cityscapes its training split. The others' are not published."""
 
 
-def open_set(name: str) -> Checkable:
-    """A real data set by its name in the catalogue. Raises DataError listing the names, or as its reader does."""
+def open_set(name: str) -> tuple[Checkable, dict[str, str]]:
+    """A real data set by its name in the catalogue, and what is wrong with its files as far as opening it tells.
+
+    Raises DataError listing the names, or as its reader does for what is more than single files.
+    """
     names = {*READERS, *OPENERS}
     if name not in names:
         raise DataError(f"There is no data set {name!r} to check; there are {', '.join(sorted(names))}.")
-    return OPENERS[name]() if name in OPENERS else open_images(name)
+    with noting() as damaged:
+        try:
+            return (OPENERS[name]() if name in OPENERS else open_images(name)), damaged
+        except DataError as error:
+            raise DataError("\n".join([*in_words(damaged), str(error)])) from error
 
 
 def hold_against_published(name: str, images: int) -> list[str]:

@@ -11,6 +11,7 @@ The outlines are painted once, into label maps that stay in a cache folder; that
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsslib.data.cache import cache_root, make_once
-from fsslib.data.decode import DataError, read_image, read_label_map, read_size
+from fsslib.data.decode import NOTED, DataError, read_image, read_label_map, read_size, refuse
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.data.names import class_id, named
 from fsslib.episodes import VOID
@@ -32,6 +33,8 @@ from fsslib.paths import data_root
 
 RULE = 1
 """Number of the rule by which outlines become label maps: label maps in the cache that follow another are replaced."""
+
+RESTORE = "Restore the JSON from its archive, or take the annotation out."
 
 HOW_TO_GET = """To get it, unpack in {folder}:
   1. the images (train2017: 18 GB): http://images.cocodataset.org/zips/{part}.zip
@@ -74,8 +77,13 @@ class Coco(LabelledImageSet):
         self._maps = cache_root() if cache is None else Path(cache), part
         self.on_top = on_top
         self.label_maps, manifest = find_or_paint_label_maps(self.annotations, *self._maps, on_top)
+        refuse(manifest.get("unpainted", {}), RESTORE)
         self._files: Mapping[str, str] = manifest["images"]
-        self._check_files()
+        gone = {i: path for i in self._files if not (path := self._image_path(i)).is_file()}
+        refuse(
+            {i: f"{self.annotations} names an image for which {path} does not exist." for i, path in gone.items()},
+            "Unpack the archive of the images again, or take these images out of the JSON.",
+        )
         crowds = manifest["crowds"]
         super().__init__(
             scan_all(
@@ -103,25 +111,21 @@ class Coco(LabelledImageSet):
         return seen
 
     def _both_files(self, image_id: str) -> tuple[Path, Path]:
-        return self.folder / self._files[image_id], self._label_path(image_id)
+        return self._image_path(image_id), self._label_path(image_id)
+
+    def _image_path(self, image_id: str) -> Path:
+        """Names count from the part's folder, or from the one around it: "train2017/1.jpg"."""
+        path, around = (folder / self._files[image_id] for folder in (self.folder, self.folder.parent))
+        return around if not path.is_file() and around.is_file() else path
 
     def _label_path(self, image_id: str) -> Path:
         return self.label_maps / f"{image_id}.png"
 
     def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
-        return read_image(self.folder / self._files[image_id]), read_label_map(self._label_path(image_id), {})
-
-    def _check_files(self) -> None:
-        missing = [path for file in self._files.values() if not (path := self.folder / file).is_file()]
-        if missing:
-            more = f" {len(missing) - 1} more of its images are missing too." if len(missing) > 1 else ""
-            raise DataError(
-                f"{self.annotations} names an image for which {missing[0]} does not exist.{more} Unpack the archive of "
-                "the images again, or take these images out of the JSON."
-            )
+        return read_image(self._image_path(image_id)), read_label_map(self._label_path(image_id), {})
 
     def _scan(self, image_id: str, size: int, crowds: Sequence[int]) -> ImageClasses:
-        path, labels = self.folder / self._files[image_id], read_label_map(self._label_path(image_id), {})
+        path, labels = self._image_path(image_id), read_label_map(self._label_path(image_id), {})
         height, width = read_size(path)
         if (height, width) != tuple(labels.shape):
             raise DataError(
@@ -199,6 +203,7 @@ def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
         manifest["rule"] == RULE
         and manifest["sha256"] == sha256
         and {path.stem for path in folder.glob("*.png")} == manifest["images"].keys()
+        and not (manifest.get("unpainted") and NOTED.get() is None)
     )
     return manifest if whole else None
 
@@ -206,17 +211,16 @@ def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
 def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str) -> None:
     _require_pycocotools()
     pictures, class_ids = read_instances(annotations)
-    crowds = {}
+    crowds, unpainted = {}, {}
     for image_id, picture in tqdm(
         pictures.items(), f"label maps of {annotations.name}", unit="image", leave=False, disable=None
     ):
         try:
             labels = paint(picture, class_ids, on_top)
         except ValueError as error:
-            raise DataError(
-                f"{annotations}: {picture.file} cannot be painted: {error}. Restore the JSON from its archive, or take "
-                "the annotation out."
-            ) from error
+            unpainted[image_id] = f"{annotations}: {picture.file} cannot be painted: {error}."
+            refuse(unpainted, RESTORE)
+            continue
         Image.fromarray(labels).save(folder / f"{image_id}.png")
         if found := sorted({class_ids[entry["category_id"]] for entry in picture.objects if entry.get("iscrowd")}):
             crowds[image_id] = found
@@ -225,7 +229,8 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str)
         "sha256": sha256,
         "annotations": sum(len(picture.objects) for picture in pictures.values()),
         "classes": sorted(set(class_ids.values())),
-        "images": {image_id: picture.file for image_id, picture in pictures.items()},
+        "images": {image_id: picture.file for image_id, picture in pictures.items() if image_id not in unpainted},
+        "unpainted": unpainted,
         "crowds": crowds,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -244,8 +249,11 @@ def _require_pycocotools() -> None:
 def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int]]:
     """The images of a JSON by their id here, and the global class id of each of its categories.
 
-    Raises DataError when the file is cut short, lacks what an instances file has, names an image twice, or refers to an
-    image or category that it does not list.
+    An id is the name of the file without ending; where files in two folders have one name, with the folders: "a__1".
+    Numbers may be fractions like 80.0 or text, as data frames write them, and annotations without a number.
+
+    Raises DataError when the file is cut short, lacks what an instances file has, lists an image or a category twice or
+    a size that is none, or refers to an image or category that it does not list.
     """
     try:
         content = json.loads(annotations.read_bytes())
@@ -256,10 +264,9 @@ def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int
         ) from error
     try:
         class_ids = {entry["id"]: _class_id(entry["name"], annotations) for entry in content["categories"]}
-        listed = {
-            entry["id"]: Picture(entry["file_name"], entry["height"], entry["width"]) for entry in content["images"]
-        }
-        for entry in content["annotations"]:
+        listed = {entry["id"]: _picture(entry) for entry in content["images"]}
+        for number, entry in enumerate(content["annotations"], start=1):
+            entry |= {"id": entry.get("id", f"no. {number}"), "iscrowd": float(entry.get("iscrowd") or 0)}
             for key, known in (("image_id", listed), ("category_id", class_ids)):
                 if entry[key] not in known:
                     raise DataError(
@@ -267,20 +274,34 @@ def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int
                         "not list. It was cut out of a larger one: restore it, or take the annotation out."
                     )
             listed[entry["image_id"]].objects.append(entry)
-    except (KeyError, TypeError) as error:
+    except DataError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{annotations} is no COCO file of instances ({type(error).__name__}: {error}): it should hold images, "
             "annotations and categories, each with the fields of instances_train2017.json."
         ) from error
-    pictures = {Path(picture.file).stem: picture for picture in listed.values()}
-    if len(pictures) < len(content["images"]):
-        raise DataError(f"{annotations} lists {len(content['images'])} images under {len(pictures)} names.")
+    stems = Counter(Path(picture.file).stem for picture in listed.values())
+    pictures = {}
+    for picture in listed.values():
+        path = Path(picture.file)
+        pictures[path.stem if stems[path.stem] == 1 else path.with_suffix("").as_posix().replace("/", "__")] = picture
+    for what, found in (("images", pictures), ("categories", class_ids)):
+        if len(found) < len(content[what]):
+            raise DataError(f"{annotations} lists {len(content[what])} {what}, only {len(found)} of them different.")
     return pictures, class_ids
+
+
+def _picture(entry: Mapping[str, Any]) -> Picture:
+    height, width = (float(entry[side]) for side in ("height", "width"))
+    if not (height.is_integer() and width.is_integer() and height > 0 and width > 0):
+        raise ValueError(f"{entry['file_name']} has {width:g} x {height:g} pixels")
+    return Picture(entry["file_name"].replace("\\", "/"), int(height), int(width))
 
 
 def _class_id(name: str, annotations: Path) -> int:
     try:
-        return class_id(name)
+        return class_id(name.strip().lower())
     except KeyError as error:
         raise DataError(
             f"{annotations} has a category {name!r} without a global id. If it is another set's name for a class that "
@@ -319,28 +340,39 @@ def paint(picture: Picture, class_ids: Mapping[int, int], on_top: str = "smaller
 def fill(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
     """The pixels of an object: the union of its polygons, or its run lengths, as a list or in COCO's compressed text.
 
-    A polygon with fewer than three corners encloses nothing. Raises ValueError for an object without an outline, one
-    that reaches out of its image by more than a tenth, and run lengths for another size; pycocotools, which can hang on
-    numbers that are none, raises its own for the rest.
+    A polygon of two corners encloses nothing. Raises ValueError for an object without an outline, one that reaches out
+    of its image by more than a tenth or is in shares of it, polygons that are no lists of x, y, x, y, and run lengths
+    for another size or cut short; pycocotools, which can hang on numbers that are none, raises its own for the rest.
     """
     from pycocotools import mask
 
     if not segmentation:
         raise ValueError("it has no outline, as in files that hold boxes only")
     if isinstance(segmentation, Mapping):
-        if list(segmentation["size"]) != [height, width]:
+        counts, size = segmentation["counts"], [float(side) for side in segmentation["size"]]
+        if size != [height, width]:
             raise ValueError(f"its run lengths are for {segmentation['size']}, its image is [{height}, {width}]")
-        runs = segmentation
-        if isinstance(runs["counts"], list):
-            if sum(runs["counts"]) != height * width:
-                raise ValueError(f"its run lengths cover {sum(runs['counts'])} pixels, not {height} x {width}")
-            runs = mask.frPyObjects(runs, height, width)
-        return mask.decode(runs).astype(bool)
-    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+        if isinstance(counts, str):
+            found = mask.decode({"size": [height, width], "counts": counts})
+            # Of text that was cut short pycocotools leaves the rest as memory was.
+            if mask.encode(np.asfortranarray(found))["counts"].decode() != counts:
+                raise ValueError("its run lengths are cut short, or not written as pycocotools does")
+            return found.astype(bool)
+        if sum(counts) != height * width or min(counts) < 0:
+            raise ValueError(f"its run lengths cover {sum(counts)} pixels, not {height} x {width}")
+        runs = {"size": [height, width], "counts": [*map(int, counts)]}
+        return mask.decode(mask.frPyObjects(runs, height, width)).astype(bool)
+    polygons = [np.asarray(polygon, dtype=float) for polygon in segmentation]
+    if any(polygon.ndim != 1 for polygon in polygons) or all(polygon.size < 4 for polygon in polygons):
+        raise ValueError("its outline is not a list of polygons, each a list of numbers: [[x, y, x, y, x, y]]")
+    polygons = [polygon for polygon in polygons if polygon.size >= 6]
     for polygon in polygons:
-        corners = np.asarray(polygon, dtype=float).reshape(-1, 2) / (width, height)
+        corners = polygon.reshape(-1, 2) / (width, height)
         if not (np.isfinite(corners) & (corners >= -0.1) & (corners <= 1.1)).all():
             raise ValueError(f"its polygon leaves the image of {width} x {height} pixels")
     if not polygons:
         return np.zeros((height, width), dtype=bool)
-    return mask.decode(mask.merge(mask.frPyObjects(polygons, height, width))).astype(bool)
+    if max(polygon.max() for polygon in polygons) <= 1:
+        raise ValueError("its outline is in shares of the image, or lies in one corner of it: pixels are wanted")
+    runs = mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
+    return mask.decode(mask.merge(runs)).astype(bool)

@@ -1,6 +1,8 @@
 """Image files turned into pixels and labels, and brought to one size: what every reader of real data decodes with."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -264,3 +266,34 @@ def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tu
         f"{what}: the image is {image_size[1]} x {image_size[0]} pixels, its label map {labels_size[1]} x "
         f"{labels_size[0]}. They are of different releases, or one was resized: restore both from one source."
     )
+
+
+NOTED: ContextVar[dict[str, str] | None] = ContextVar("NOTED", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, str]]:
+    """For a check of all files: readers opened inside go on without the files they `refuse`, and scan no label map.
+
+    Gives what was wrong, by image or file.
+    """
+    token = NOTED.set({})
+    try:
+        yield NOTED.get()
+    finally:
+        NOTED.reset(token)
+
+
+def refuse(problems: Mapping[str, str], advice: str) -> None:
+    """Raise DataError for the first of these problems, by image or file, if there is one; or note all (`noting`)."""
+    if (noted := NOTED.get()) is not None:
+        noted |= {name: f"{problem} {advice}".strip() for name, problem in problems.items()}
+    elif problems:
+        more = f" {len(problems) - 1} more like it." if len(problems) > 1 else ""
+        raise DataError(f"{next(iter(problems.values()))}{more} {advice}".strip())
+
+
+def in_words(problems: Mapping[str, str]) -> list[str]:
+    """The first ten problems, and the names of what has others."""
+    more = [f"... and {len(problems) - 10} more: {', '.join(list(problems)[10:])}"] if len(problems) > 10 else []
+    return [*list(problems.values())[:10], *more]

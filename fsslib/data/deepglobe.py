@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.data.decode import DataError, read_image, read_size, size_mismatch
-from fsslib.data.images import LabelledImageSet, classes_in
+from fsslib.data.decode import DataError, colour_codes, read_image, read_size, size_mismatch
+from fsslib.data.images import LabelledImageSet, classes_in, scan_all
 from fsslib.data.masks import files_in, paired, read_mask
 from fsslib.data.names import class_id, named
 from fsslib.paths import data_root
@@ -74,7 +74,11 @@ class DeepGlobe(LabelledImageSet):
     def __init__(self, root: Path | str | None = None, *, size: int = 256, keep_originals: bool = False):
         self._files = find_files(root)
         super().__init__(
-            {crop: classes_in(self._labels(crop), size) for crop in self._files},
+            scan_all(
+                f"deepglobe-{size}",
+                {crop: self._all_files(crop) for crop in self._files},
+                lambda crop: classes_in(self._labels(crop), size),
+            ),
             self._load_files,
             named(GLOBAL_IDS.values()),
             name="deepglobe",
@@ -163,7 +167,7 @@ def cut_crops(root: Path | str | None = None) -> dict[str, int]:
             (unfinished / str(number) / "test" / part).mkdir(parents=True)
     written = []
     for name, (image_path, mask_path) in tqdm(sorted(pairs.items()), "cutting crops", leave=False, disable=None):
-        image, codes = read_image(image_path), _colour_codes(mask_path)
+        image, codes = read_image(image_path), colour_codes(mask_path)
         if image.shape[1:] != codes.shape:
             raise DataError(size_mismatch(mask_path, tuple(image.shape[1:]), tuple(codes.shape)))
         height, width = codes.shape
@@ -186,8 +190,3 @@ def cut_crops(root: Path | str | None = None) -> dict[str, int]:
     unfinished.rename(folder / CUT)
     counts = Counter(int(line.partition("/")[0]) for line in written)
     return {class_name: counts[number] for number, class_name in CLASS_NAMES.items()}
-
-
-def _colour_codes(path: Path) -> UInt8[Tensor, "H W"]:
-    red, green, blue = (read_image(path) >= 128).to(torch.uint8)
-    return 4 * red + 2 * green + blue

@@ -45,6 +45,7 @@ class DrivingImages:
             raise ValueError(f"{name}: classes are numbered 0 .. C-1; found {sorted(class_names)}.")
         self.name, self.domain, self.class_names, self.size = name, domain, dict(class_names), size
         self._load, self.files_of = load, files_of
+        self.notes: tuple[str, ...] = ()
         self._cache: dict[str, tuple[Tensor, Tensor]] = {}
         self._pixels: PixelCache | None = None
         self._set_ids(ids)

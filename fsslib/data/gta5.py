@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import PALETTES, DataError, read_label_map, read_size, size_mismatch
+from fsslib.data.decode import PALETTES, DataError, read_label_map, read_size, refuse, size_mismatch
 from fsslib.data.driving import DrivingImages
 from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, Pairs, find_pairs, serve, to_train_ids
 
@@ -44,7 +44,12 @@ def gta5(root: Path | str | None = None, *, size: tuple[int, int] = (512, 1024))
 
 
 def _of_one_size(pairs: Pairs) -> Pairs:
-    sizes = {i: (read_size(image), read_size(labels)) for i, (image, labels) in pairs.items()}
+    sizes = {}
+    for image_id, pair in pairs.items():
+        try:
+            sizes[image_id] = tuple(map(read_size, pair))
+        except DataError as error:
+            refuse({image_id: str(error)}, "")
     different = [i for i, (image, labels) in sizes.items() if image != labels]
     if len(different) > MISMATCHES:
         first = different[0]

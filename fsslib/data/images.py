@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fsslib.data.cache import Pixels, pixel_cache, remembered
 from fsslib.data.decode import (  # noqa: F401 (named from here elsewhere)
+    NOTED,
     DataError,
     as_rgb,
     fitted,
+    in_words,
     read_image,
     read_label_map,
     resize_image,
@@ -68,7 +70,12 @@ def classes_in(labels: UInt8[Tensor, "H W"], size: int, *, minimum_share: float 
 def scan_all(
     key: str, files: Mapping[str, tuple[Path, ...]], scan: Callable[[str], ImageClasses]
 ) -> dict[str, ImageClasses]:
-    """What each image shows by `scan`, remembered on disk for large sets; see `fsslib.data.cache.remembered`."""
+    """What each image shows by `scan`, remembered on disk for large sets; see `fsslib.data.cache.remembered`.
+
+    Nothing for a check, which reads every file itself (`fsslib.data.decode.noting`).
+    """
+    if NOTED.get() is not None:
+        return dict.fromkeys(files, ImageClasses(frozenset(), frozenset()))
 
     def work(image_id: str) -> list[list[int]]:
         found = scan(image_id)
@@ -108,6 +115,8 @@ class LabelledImageSet:
     maps that `load` gives then hold 1 for it, and here is its id.
 
     `files_of` names the files an image is made of, so that a cache on disk can tell when they change.
+
+    `notes` are sentences on what a reader made of files that are not as they should be.
     """
 
     def __init__(
@@ -127,6 +136,7 @@ class LabelledImageSet:
         self.name, self.domain, self.class_names = name, domain, dict(class_names)
         self.size, self.keep_originals, self.group_of = size, keep_originals, group_of
         self.class_of, self.files_of = dict(class_of or {}), files_of
+        self.notes: tuple[str, ...] = ()
         self._load, self.fit = load, "square"
         self._cache: dict[str, _Prepared] = {}
         self._pixels: Pixels | None = None
@@ -281,15 +291,14 @@ class LabelledImageSet:
 
     def check(self) -> None:
         """Decode every file. Raises DataError that names all damaged ones (the first ten in full)."""
-        problems = []
+        problems = {}
         for image_id in self.contents:
             try:
                 self._load_pair(image_id)
             except DataError as error:
-                problems.append(str(error))
+                problems[image_id] = str(error)
         if problems:
-            more = [f"... and {len(problems) - 10} more."] if len(problems) > 10 else []
-            raise DataError("\n".join([f"{self.name}: damaged files: {len(problems)}.", *problems[:10], *more]))
+            raise DataError("\n".join([f"{self.name}: damaged files: {len(problems)}.", *in_words(problems)]))
 
     def _global(self, image_id: str, labels: UInt8[Tensor, "H W"]) -> Int[Tensor, "H W"]:
         """A label map with global class ids, in 64 bits."""

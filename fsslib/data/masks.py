@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_image, read_size, read_with, size_mismatch
+from fsslib.data.decode import DataError, in_8_bits, read_image, read_size, read_with, refuse, size_mismatch
 from fsslib.data.images import MINIMUM_SHARE, ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.episodes import VOID
 
@@ -82,33 +82,40 @@ class MaskedImages(LabelledImageSet):
 def read_mask(path: Path) -> Bool[Tensor, "H W"]:
     """A mask as a picture, stored in any mode: pixels of brightness 128 and more are its class, as in released loaders.
 
-    Colours are turned grey, and alpha is left out: the elephants of FSS-1000 are RGBA, opaque throughout.
+    Colours are turned grey, 16 bits are scaled (`in_8_bits`), and alpha is left out: the elephants of FSS-1000 are
+    RGBA, opaque throughout.
 
-    Raises DataError for an unreadable file, for a photograph in a mask's place, and for a mask of 0 and 1, or of a dark
-    palette, which would come out empty.
+    Raises DataError for an unreadable file, for a photograph or a palette in colours in a mask's place, for a mask of 0
+    and 1, or of dark colours, which would come out empty, and where alpha says otherwise than brightness.
     """
 
-    def brightness_of(image: Image.Image) -> UInt8[Tensor, "H W"]:
-        if image.mode not in ("1", "L", "LA") and not image.mode.startswith("I"):
-            channels = torch.from_numpy(np.array(image.convert("RGB")))
-            spread = channels.amax(-1) - channels.amin(-1)
-            if (spread >= COLOURED).float().mean() > MOST_COLOURED:
+    def marked_in(image: Image.Image) -> Bool[np.ndarray, "H W"]:
+        image = in_8_bits(image, path)
+        if image.mode not in ("1", "L", "LA"):
+            channels = np.asarray(image.convert("RGB"))
+            coloured = (channels.max(-1) - channels.min(-1) >= COLOURED).mean()
+            if coloured > (0 if image.mode == "P" else MOST_COLOURED):
                 raise DataError(
                     f"{path} is a picture in colours, and no black and white mask: a photograph, or a map of classes "
                     "with a palette. Restore the mask from the archive, or remove it together with its image."
                 )
-        # 16 bits are cut off at 255; straight to "L", newer Pillow would divide them by 256, and 255 would be black.
-        deep = image.convert("I") if image.mode.startswith("I") else image
-        return torch.from_numpy(np.array(deep.convert("L")))
+        brightness = np.asarray(image.convert("L"))
+        marked = brightness >= 128
+        if brightness.any() and not marked.any():
+            raise DataError(
+                f"{path} is all dark: its brightest pixel has {brightness.max()}, where a mask's class has 128 to 255. "
+                "If it holds class numbers, or a palette, restore the file as published."
+            )
+        if image.has_transparency_data:
+            hidden = np.asarray(image.convert("RGBA"))[..., 3] < 128
+            if (hidden & marked).any() or (hidden.any() and not marked.any()):
+                raise DataError(
+                    f"{path} is transparent where it is white, or marks its class by what is opaque. Published masks "
+                    "are white on black: restore the file as published."
+                )
+        return marked
 
-    brightness = read_with(path, brightness_of)
-    marked = brightness >= 128
-    if brightness.any() and not marked.any():
-        raise DataError(
-            f"{path} is all dark: its brightest pixel has {int(brightness.max())}, where a mask's class has 128 to "
-            "255. If it holds class numbers, or a palette, restore the file as published."
-        )
-    return marked
+    return torch.from_numpy(read_with(path, marked_in))
 
 
 def files_in(folder: Path, suffix: str, how_to_get: str) -> dict[str, Path]:
@@ -123,25 +130,25 @@ def files_in(folder: Path, suffix: str, how_to_get: str) -> dict[str, Path]:
 
 
 def paired(
-    images: Mapping[str, Path], masks: Mapping[str, Path], folder: Path, *, all_masked: bool = True
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    folder: Path,
+    *,
+    all_masked: bool = True,
+    what: str = "mask",
 ) -> dict[str, tuple[Path, Path]]:
-    """Image and mask by their common name; `folder` is where they were looked for.
+    """Image and mask (or `what` it is called) by their common name; `folder` is where they were looked for.
 
     Raises DataError for a mask without its image, for an image without its mask unless not `all_masked`, and when there
     is not one pair.
     """
-    lonely = [(masks, images, "image")]
-    if all_masked:
-        lonely.append((images, masks, "mask"))
-    for found, other, what in lonely:
-        if alone := sorted(found.keys() - other.keys()):
-            path = found[alone[0]]
-            folders = {str(one.parent) for one in other.values()} - {str(path.parent)}
-            where = f"in {' or '.join(sorted(folders))}" if folders else "beside it"
-            more = f", nor have {len(alone) - 1} more files there" if len(alone) > 1 else ""
-            raise DataError(
-                f"{path} has no {what} of its name {where}{more}. Unpack the archive again, or remove what is alone."
-            )
+    for found, other, lacking in ((masks, images, "image"), *([(images, masks, what)] if all_masked else [])):
+        alone = {
+            str(path): f"{path} has no {lacking} of its name below {folder}."
+            for name, path in found.items()
+            if name not in other
+        }
+        refuse(alone, "Unpack the archive again, or remove what is alone.")
     if not masks:
-        raise DataError(f"{folder} holds no images with masks. Unpack the archive again.")
-    return {name: (images[name], mask) for name, mask in masks.items()}
+        refuse({str(folder): f"{folder} holds no images with masks."}, "Unpack the archive again.")
+    return {name: (images[name], mask) for name, mask in masks.items() if name in images}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_image, read_label_map, read_size, size_mismatch
+from fsslib.data.decode import DataError, read_image, read_label_map, read_size, refuse, size_mismatch
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
@@ -116,19 +116,15 @@ class PascalVOC(LabelledImageSet):
         return read_image(self._image_path(image_id)), read_label_map(self._label_path(image_id))
 
     def _check_files(self, origins: dict[str, str]) -> None:
-        missing = [
-            (path, origin)
-            for image_id, origin in origins.items()
-            for path in (self._image_path(image_id), self._label_path(image_id))
-            if not path.is_file()
-        ]
-        if missing:
-            path, origin = missing[0]
-            more = f" {len(missing) - 1} more files of the lists are missing too." if len(missing) > 1 else ""
-            raise DataError(
-                f"{origin} names an image for which {path} does not exist.{more} Unpack the archive again, or take the "
-                "line out of the list. SegmentationClassAug should hold the masks of all images, those of val too."
-            )
+        gone = {
+            image_id: " and ".join(str(path) for path in self._both_files(image_id) if not path.is_file())
+            for image_id in origins
+        }
+        refuse(
+            {i: f"{origins[i]} names an image for which {paths} does not exist." for i, paths in gone.items() if paths},
+            "Unpack the archive again, or take the line out of the list. SegmentationClassAug should hold the masks of "
+            "all images, those of val too.",
+        )
 
     def _scan(self, image_id: str, size: int) -> ImageClasses:
         path = self._label_path(image_id)

@@ -248,7 +248,7 @@ ENTRIES = (
         "X-rays with the outlines of the lungs",
         "CC0, says Kaggle",  # its metadata, as noted by a user on GitHub
         "https://www.kaggle.com/datasets/nikhilpandey360/chest-xray-masks-and-labels",
-        "a target of CD-FSS (PATNet): the 704 images with a mask",
+        "a target of CD-FSS: of the 704 with a mask the 566 from Shenzhen (PATNet, IFA, here), or all (ABCDFSS)",
         "LungSegmentation",
         ("LungSegmentation/masks/*.png", "LungSegmentation/CXR_png/*.png"),
         (

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fsslib.data.decode import PALETTES, DataError, read_image
 from fsslib.data.driving import DrivingImages
+from fsslib.data.masks import paired
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
 
@@ -72,8 +73,9 @@ def find_pairs(
     """The images and label maps in two folders of a data set, by their names up to the ending, in letters of any case.
 
     `root` holds the folder `name` (default: `data_root()`); of several endings the first counts that any label map has.
-    Hidden files and those that end otherwise are left alone. Raises DataError with the next step when a folder is
-    missing or holds nothing, and for an image or a label map without the other.
+    Left alone are hidden files, those that end otherwise, and what other code made of label maps and left beside them
+    (00001_labelTrainIds.png beside 00001.png). Raises DataError with the next step when a folder is missing, holds
+    nothing or only the latter, and for an image or a label map without the other.
     """
     folder = (data_root() if root is None else Path(root)) / name
     step = how_to_get.format(folder=folder)
@@ -87,16 +89,16 @@ def find_pairs(
 
     images = by_name(folders[0], image_ending)
     labels = next(filter(None, (by_name(folders[1], ending) for ending in label_endings)), {})
-    for files, others, missing in ((images, labels, "label map"), (labels, images, "image")):
-        if lonely := sorted(files.keys() - others.keys()):
-            more = f", nor have {len(lonely) - 1} more files beside it" if len(lonely) > 1 else ""
-            raise DataError(
-                f"{files[lonely[0]]} has no {missing}{more}. Images and label maps come in archives of their own: "
-                f"unpack both again, or remove what is alone.\n{step}"
-            )
-    if not images:
+    if not images and not labels:
         raise DataError(f"{folder / folders[0]} holds no image that ends in {image_ending}.\n{step}")
-    return {image_id: (path, labels[image_id]) for image_id, path in images.items()}
+    derived = {key: path for key, path in labels.items() if key not in images and key.partition("_")[0] in images}
+    if derived and len(derived) == len(labels):
+        raise DataError(
+            f"{folder / folders[1]} holds no label map as published, only what other code made of them, such as "
+            f"{next(iter(derived.values())).name}. Unpack the archives of the label maps again.\n{step}"
+        )
+    labels = {key: path for key, path in labels.items() if key not in derived}
+    return paired(images, labels, folder, what="label map")
 
 
 def serve(

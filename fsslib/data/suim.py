@@ -12,8 +12,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_image, read_size, size_mismatch
-from fsslib.data.images import LabelledImageSet, classes_in
+from fsslib.data.decode import DataError, colour_codes, read_image, read_size, size_mismatch
+from fsslib.data.images import LabelledImageSet, classes_in, scan_all
+from fsslib.data.masks import paired
 from fsslib.data.names import class_id, named
 from fsslib.paths import data_root
 
@@ -33,8 +34,8 @@ GLOBAL_IDS = (0, *(class_id(name) for name in CLASS_NAMES.values()))
 
 PARTS = ("train_val", "TEST")
 
-LARGEST_OVERHANG = 0.1
-"""Share of an image's side by which its mask may be longer and still be cropped: a few pixels, not another scale."""
+LONGER, LARGER = 0.2, (8, 0.1)
+"""A mask may be longer than its image by this share below, or larger by so many pixels and that share of its sides."""
 
 HOW_TO_GET = """To get it, follow the link at github.com/xahidbuffon/SUIM and unpack train_val and TEST into {folder},
 so that {folder}/TEST/images is there. Set FSSLIB_DATA to the folder that holds SUIM.
@@ -52,19 +53,20 @@ class Suim(LabelledImageSet):
     Divers are the class "person" of VOC and COCO (`fsslib.data.names.ALIASES`), with their gear: whoever learnt people
     has seen them, and asking for them as a new class would be a leak. The ids are the same, so that a task finds it.
 
-    A mask that is a few pixels longer than its image to the right or below is cropped to it, as released loaders do:
-    some are published like that. Only images with a mask count; the folders of masks for one class inside TEST/masks,
-    and whatever else lies about, are left alone. The names tell no dive, so nothing keeps images of one dive apart.
+    A mask that is a few pixels larger than its image, or longer below, is cropped to it, as released loaders do, and
+    `notes` say so: that of f_r_1058_ is published at 590 x 430 pixels for 590 x 375. Only images with a mask count; the
+    folders of masks for one class inside TEST/masks, and whatever else lies about, are left alone. The names tell no
+    dive, so nothing keeps images of one dive apart.
 
     Opening reads every mask and the header of every image. Raises DataError for missing folders, a mask without its
-    image or of another size, one that holds class numbers for colours, and damaged masks. A damaged image is found
+    image or of another size, and as `colour_codes` for what is no map of eight colours. A damaged image is found
     when it is first used, or by `check()`.
     """
 
     def __init__(self, root: Path | str | None = None, *, size: int = 256, keep_originals: bool = False):
         self._files = find_files(root)
         super().__init__(
-            {image_id: classes_in(_read_labels(*pair), size) for image_id, pair in self._files.items()},
+            scan_all(f"suim-{size}", self._files, lambda i: classes_in(_read_labels(*self._files[i]), size)),
             self._load_files,
             named(GLOBAL_IDS[1:]),
             name="suim",
@@ -73,20 +75,12 @@ class Suim(LabelledImageSet):
             keep_originals=keep_originals,
             files_of=self._files.__getitem__,
         )
+        if cropped := [image_id for image_id, pair in self._files.items() if _is_larger(*pair)]:
+            self.notes = (f"{len(cropped)} masks are larger than their image and cropped to it: {', '.join(cropped)}.",)
 
     def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
         image, mask = self._files[image_id]
         return read_image(image), _read_labels(image, mask)
-
-
-def to_global_ids(colours: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W"]:
-    """The colours of a mask to class ids; each channel counts as on from 128, so colours that are a little off do too.
-
-    Not by way of grey levels, as masks of one class are read: blue, red and magenta have less than 128 of those, and
-    divers, robots and reefs would vanish.
-    """
-    red, green, blue = (colours >= 128).long()
-    return torch.tensor(GLOBAL_IDS, dtype=torch.uint8)[4 * red + 2 * green + blue]
 
 
 def find_files(root: Path | str | None = None) -> dict[str, tuple[Path, Path]]:
@@ -105,15 +99,7 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     Images without a mask are left out. Raises DataError for a mask without its image, and where no image has a mask.
     """
     images, masks = _by_name(folder / "images", (".jpg",)), _by_name(folder / "masks", (".png", ".bmp"))
-    if lonely := sorted(masks.keys() - images.keys()):
-        more = f", nor have {len(lonely) - 1} more masks" if len(lonely) > 1 else ""
-        raise DataError(
-            f"{masks[lonely[0]]} has no image (.jpg) in {folder / 'images'}{more}. Unpack the archive again, or remove "
-            "what is alone."
-        )
-    if not masks:
-        raise DataError(f"{folder} has no mask (.bmp) for any of its {len(images)} images. Unpack the archive again.")
-    return {name: (images[name], mask) for name, mask in masks.items()}
+    return paired(images, masks, folder, all_masked=False)
 
 
 def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -124,14 +110,17 @@ def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return {path.stem: path for suffix in suffixes for path in files if path.suffix.lower() == suffix}
 
 
+def _is_larger(image: Path, mask: Path) -> bool:
+    try:
+        return read_size(mask) > read_size(image)
+    except DataError:  # in a check, which names it when it reads the files
+        return False
+
+
 def _read_labels(image: Path, mask: Path) -> UInt8[Tensor, "H W"]:
-    colours, (height, width) = read_image(mask), read_size(image)
-    if 0 < colours.max() <= max(CLASS_NAMES):
-        raise DataError(
-            f"{mask} holds class numbers in place of colours: its largest value is {int(colours.max())}. SUIM's masks "
-            "have eight colours, made of 0 and 255: restore the file as published."
-        )
-    allowed = 1 + LARGEST_OVERHANG
-    if not (height <= colours.shape[1] <= allowed * height and width <= colours.shape[2] <= allowed * width):
-        raise DataError(size_mismatch(mask, (height, width), tuple(colours.shape[1:])))
-    return to_global_ids(colours[:, :height, :width])
+    codes, (height, width) = colour_codes(mask), read_size(image)
+    below, right = codes.shape[0] - height, codes.shape[1] - width
+    a_little = 0 <= below <= min(LARGER[0], LARGER[1] * height) and 0 <= right <= min(LARGER[0], LARGER[1] * width)
+    if not a_little and not (0 <= below <= LONGER * height and right == 0):
+        raise DataError(size_mismatch(mask, (height, width), tuple(codes.shape)))
+    return torch.tensor(GLOBAL_IDS, dtype=torch.uint8)[codes[:height, :width].long()]

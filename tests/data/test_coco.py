@@ -355,7 +355,7 @@ def test_a_category_without_a_global_id(tree, cache):
 
 def test_an_image_listed_twice(tree, cache):
     change(tree, lambda content: content["images"].append(content["images"][0] | {"id": 99}))
-    with pytest.raises(DataError, match=r"lists 6 images under 5 names"):
+    with pytest.raises(DataError, match=r"lists 6 images, only 5 of them different"):
         Coco(tree, cache=cache)
 
 

@@ -146,8 +146,8 @@ def test_cutting_twice_or_after_a_stop(raw):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "119_mask.png").unlink(), r"119_sat\.jpg has no mask of its name beside it"),
-        (lambda folder: (folder / "119_sat.jpg").unlink(), r"119_mask\.png has no image of its name beside it"),
+        (lambda folder: (folder / "119_mask.png").unlink(), r"119_sat\.jpg has no mask of its name below .*train\."),
+        (lambda folder: (folder / "119_sat.jpg").unlink(), r"119_mask\.png has no image of its name below .*train\."),
         (shutil.rmtree, r"no folder .*train\.\nTo get it, unpack kaggle"),
         (
             lambda folder: Image.new("RGB", (60, 96)).save(folder / "119_mask.png"),
@@ -175,7 +175,7 @@ def test_damaged_crops_are_named_with_the_next_step(tree):
     with pytest.raises(DataError, match=rf"{masks[1].name}: the image is 16 x 16 pixels, its label map 16 x 8"):
         DeepGlobe(tree)
     masks[1].unlink()
-    with pytest.raises(DataError, match=rf"{name}\.jpg has no mask of its name in .*groundtruth\. "):
+    with pytest.raises(DataError, match=rf"{name}\.jpg has no mask of its name below .*test\. "):
         DeepGlobe(tree)
     (folder / str(second) / "test" / "origin" / f"{name}.jpg").unlink()
     with pytest.raises(DataError, match=rf"1 differ, the first is {second}/{name}, missing\. Delete"):

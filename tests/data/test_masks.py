@@ -265,8 +265,8 @@ def test_lesions_by_the_folders_they_were_sorted_into(isic, way, numbers):
     [
         (TABLE.replace("nevus", "naevus"), r"line 2: 'ISIC_0000000,naevus' is not an image and one of nevus, melanoma"),
         (TABLE + "ISIC_0000005\r\n", r"line 5: 'ISIC_0000005' is not an image"),
-        (TABLE.replace("ISIC_0000004", "ISIC_9"), r"class of .*ISIC_0000004\.jpg is not known \(1 such images\)"),
-        (None, r"class of .*ISIC_0000000\.jpg is not known \(3 such images\).*\nTo get it, register"),
+        (TABLE.replace("ISIC_0000004", "ISIC_9"), r"class of .*ISIC_0000004\.jpg is not known: "),
+        (None, r"class of .*ISIC_0000000\.jpg is not known: .* 2 more like it\. \nTo get it, register"),
     ],
 )
 def test_images_whose_kind_is_not_known(isic, table, message):
@@ -293,7 +293,9 @@ def test_lungs_with_and_without_a_suffix_to_their_mask(tmp_path):
     assert data.class_names == {class_id("lung"): "lung"}
     assert [len(images) for images in data.images_by_class.values()] == [2]
     (folder / "CXR_png" / "CHNCXR_0001_0.png").unlink()
-    with pytest.raises(DataError, match=r"CHNCXR_0001_0_mask\.png has no image of its name in .*CXR_png\. "):
+    with pytest.raises(
+        DataError, match=r"CHNCXR_0001_0_mask\.png has no image of its name below .*LungSegmentation\. "
+    ):
         ChestXray(tmp_path)
 
 
@@ -326,8 +328,8 @@ def red_palette(image: Path, mask: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda image, mask: mask.unlink(), r"taxi.2\.jpg has no mask of its name beside it\. Unpack"),
-        (lambda image, mask: image.unlink(), r"taxi.2\.png has no image of its name beside it\. Unpack"),
+        (lambda image, mask: mask.unlink(), r"taxi.2\.jpg has no mask of its name below .*taxi\. Unpack"),
+        (lambda image, mask: image.unlink(), r"taxi.2\.png has no image of its name below .*taxi\. Unpack"),
         (lambda image, mask: cut_short(mask), r"taxi.2\.png cannot be read .*restore it"),
         (lambda image, mask: cut_short(image), r"taxi.2\.jpg cannot be read .*restore it"),
         (lambda image, mask: image.write_bytes(b""), r"taxi.2\.jpg cannot be read"),

@@ -361,7 +361,7 @@ def test_a_list_that_names_a_missing_file(small, which):
     assert str(path) in str(caught.value)
     assert "trainaug.txt, line 3," in str(caught.value)
     image_file(small, "2007_000003").unlink()
-    with pytest.raises(DataError, match="1 more file"):
+    with pytest.raises(DataError, match="1 more like it"):
         PascalVOC(small)
 
 
@@ -390,7 +390,7 @@ def test_the_check_names_ten_damaged_files_and_counts_the_rest(tmp_path):
         voc.check()
     lines = str(caught.value).splitlines()
     assert lines[0] == "pascal: damaged files: 12."
-    assert lines[-1] == "... and 2 more."
+    assert lines[-1] == "... and 2 more: 2007_000011, 2007_000012"
     assert len(lines) == 12
 
 
