@@ -58,17 +58,15 @@ PROTOCOLS = {
         Protocol("original", "scores brought back to each query's own size; supports distinct", labels_at="original"),
         Protocol(
             "hsnet",
-            "HSNet's episodes and truth: supports may repeat, labels of a cell's corner, COCO's later objects on top",
+            "HSNet's episodes, whose supports may repeat, and its truth: labels of a cell's corner",
             fit="corner",
             on_top="later",
             episodes="hsnet",
         ),
-        Protocol(
-            "panet", "as square, but what is predicted for a way that its query lacks is left out", absent="dropped"
-        ),
+        Protocol("panet", "as square, but what is said of a way that its query lacks is left out", absent="dropped"),
         Protocol(
             "pfenet",
-            "PFENet's episodes and geometry: aspect kept, black to the right and below, scored at the query's own size",
+            "PFENet's episodes, aspect kept, scores brought back to each query's own size",
             labels_at="original",
             fit="padded",
             on_top="later",
