@@ -66,7 +66,8 @@ class Selector(BaseModel):
     @property
     def name(self) -> str:
         """What stands over its column or before its row."""
-        return self.title or self.label or next(iter(self.score), "") or f"{self.rare[0]}, rare classes"
+        rare = f"{self.rare[0]}, rare classes" if self.rare else ""
+        return self.title or self.label or next(iter(self.score), "") or rare or self.floor or self.show
 
     def __or__(self, other: "Selector") -> "Selector":
         """What both say; `other` where they say the same thing differently."""

@@ -7,7 +7,7 @@ the plan.
 
     tables:
       - title: Toy world, 1-shot mIoU on held-out classes
-        columns: [{title: runs, show: runs}, photo, night, {rare: cities}]
+        columns: [{show: runs}, photo, night, {rare: cities}]
         rows: [{title: everything marked, floor: everything}, prototypes, "*"]
         note: A rate of 0.01.
       - columns: [photo, night]

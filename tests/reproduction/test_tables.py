@@ -69,13 +69,13 @@ CELLS = {
         [["all", "11.5", "11.5"], ["objects", "30.0", "30.0"]],
     ),
     "a row for each domain, with its floor": (
-        [{"title": "n", "show": "classes"}, MARKED, {"title": "A", "label": "A"}],
+        [{"show": "classes"}, MARKED, {"title": "A", "label": "A"}],
         [{"score": "a"}, {"score": "b"}],
         [run(a=0.4, floors={"a": 0.2}), run(b=0.3, floors={"b": 0.25}), run("B", b=0.9, floors={"b": 0.25})],
         [["a", "2", "20.0", "40.0"], ["b", "2", "25.0", "30.0"]],
     ),
     "how many, and the fastest that was not interrupted": (
-        [{"title": "runs", "show": "runs"}, {"title": "s", "show": "seconds"}],
+        [{"show": "runs"}, {"show": "seconds"}],
         ["A", "B", "C"],
         [run(a=0.4), run(seed=1, a=0.4, seconds=60), run(seed=2, a=0.4, seconds=8), run("B", a=0.4, seconds=8)],
         [["A", "3", "50"], ["B", "1", "–"], ["C", "0", "–"]],
@@ -94,9 +94,9 @@ def test_a_cell_is_what_its_row_and_its_column_say(name):
 def test_headings_and_notes_say_what_they_are_of():
     runs = [*TWELVE, run("B", steps=9, a=0.5), run("B", 1, steps=11, a=0.5) | {"config": {"data": "streets"}}]
     note = '{{ folds }} folds, {{ seeds }} seeds, {{ steps.B }} and {{ steps["C, D"] }} steps, {{ seconds.A }} s.'
-    columns = ["a", {"score": ["b", "c"]}, {"rare": ["d", "e"]}, {"title": "f", "score": "a"}]
+    columns = ["a", {"score": ["b", "c"]}, {"rare": ["d", "e"]}, {"title": "f", "score": "a"}, {"show": "runs"}]
     table = make(Description(title="T", where={"data": "toy"}, columns=columns, note=note), runs)
-    assert table.head == ("", "a", "b", "d, rare classes", "f")
+    assert table.head == ("", "a", "b", "d, rare classes", "f", "runs")
     assert table.note == "4 folds, 3 seeds, 9 and – steps, 40 s. 50 episodes a run; a processor; torch 2.6."
     assert [row[:2] for row in table.rows][1] == ("B", "50.0")
     filmed = run(a=0.4)
