@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliVariadicArg, SettingsError
 
 from fsslib.reproduction.config import ConfigError, RunConfig, explain, load, parse, suggestion
@@ -176,7 +176,8 @@ class Segment(BaseModel):
     """Find what one or a few masks mark in every picture of a folder: masks, overlays and a contact sheet."""
 
     support: CliVariadicArg[list[Path]] = Field(
-        description="A picture and its mask (white on black, or on a transparent layer), and more such pairs."
+        description="A picture and its mask (white on black, on a transparent layer, a label map, LabelMe's or COCO's "
+        "JSON, or a folder of masks), and more such pairs."
     )
     query: Path = Field(description="The folder of pictures to segment.")
     out: Path = Field(description="The folder to write to, another than those that are read.")
@@ -186,6 +187,11 @@ class Segment(BaseModel):
     backbone: str = Field("auto", description="The network; auto: the one that the weights belong to.")
     size: int = Field(256, ge=32, description="Side in pixels at which the network sees a picture.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
+    colour: str | None = Field(
+        None,
+        validation_alias=AliasChoices("colour", "class"),
+        description="Which class of a mask is meant, by its name, its number or its '#rrggbb'; none: all of them as one.",
+    )
 
     def cli_cmd(self) -> None:
         if len(self.support) % 2:
@@ -195,12 +201,12 @@ class Segment(BaseModel):
         from fsslib.training.segment import segment
 
         pairs = list(zip(self.support[::2], self.support[1::2], strict=True))
-        options = {"backbone": self.backbone, "weights": self.weights, "size": self.size}
+        options = {"backbone": self.backbone, "weights": self.weights, "size": self.size, "choose": self.colour}
         try:
             done = segment(pairs, self.query, self.out, progress=True, device=choose_device(self.device), **options)
         except ValueError as error:
             raise SystemExit(_fail(error, 2)) from error
-        print("\n".join(done.notes))
+        print("\n".join(done.notes[len(done.understood) :]))  # those were printed before the work began
         print(f"{len(done.masks)} masks and overlays in {self.out}; look at {done.sheet}")
         if done.damaged:
             raise SystemExit(_fail("\n".join(["Not segmented:", *done.damaged.values()]), 1))

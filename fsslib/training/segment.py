@@ -1,23 +1,26 @@
 """From a few pictures with masks to the masks of a whole folder: few-shot segmentation as a tool."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from fsslib import paths
 from fsslib.blocks.backbones import BACKBONES, WeightsRecord
 from fsslib.data.check import draw_sheet
-from fsslib.data.folder import describe_masks, find_pictures, read_drawn_mask, read_picture, some
+from fsslib.data.drawn import Choice, mask_files, read_drawn_mask, read_picture, some
+from fsslib.data.folder import describe_masks, find_pictures
 from fsslib.data.images import DataError, resize_image, resize_labels
+from fsslib.episodes import VOID
 from fsslib.methods import build_method
 from fsslib.methods.base import Method
 
@@ -34,7 +37,13 @@ OVERLAY_SIDE = 1280
 SHEET_PICTURES = 48
 CELL = 220
 
-Pair = tuple[Path | str, Path | str]
+CELL_OF_GRID = 8
+"""Pixels of the network's picture that one cell of its grid stands for, in most backbones here."""
+
+FEW_CELLS, CLOSEST = 3, 64
+"""An object that covers fewer cells is shown from close by, in a window of at least so many of the picture's pixels."""
+
+Pair = tuple[Path | str, Path | str | Sequence[Path | str]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Segmentation:
 
     `overlap` is the IoU, in [0, 1], of the answers on the support pictures with their own masks: of each picture with
     only the others shown, or, where there is one, with that one shown, which flatters. `damaged` has a message for each
-    picture that could not be read. `notes` are sentences.
+    picture that could not be read. `notes` are sentences, first those of `understood`, on how the masks were read.
     """
 
     masks: dict[str, Path]
@@ -51,6 +60,7 @@ class Segmentation:
     sheet: Path
     overlap: float
     damaged: dict[str, str]
+    understood: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -64,13 +74,19 @@ def segment(
     weights: Path | str = "auto",
     size: int = 256,
     device: torch.device | str = "cpu",
+    choose: Choice = None,
     progress: bool = False,
 ) -> Segmentation:
     """Find in every picture of the folder `query` what the masks of `support`, pairs of picture and mask, mark.
 
     Writes to the folder `out`, for each picture NAME: NAME_mask.png, 255 the object and 0 the rest, at the size of the
     upright picture; NAME_overlay.png to look at, at most 1280 pixels wide or high; and one contact_sheet.png. What an
-    earlier call wrote there is replaced. Pictures of the support are not segmented again.
+    earlier call wrote there is replaced. Pictures and masks of the support are not segmented again. How each mask was
+    understood is drawn first, in masks_understood.png, and with `progress` printed first.
+
+    A mask may be a file of any kind, or a folder of files; a picture that is named several times has all its masks
+    joined. Of a mask with several classes `choose` names the one that is meant. An object of fewer than three cells of
+    the network's grid is shown from close by, for at `size` its features would be those of what lies around it.
 
     The network sees pictures at `size` x `size` pixels, as in evaluation. `backbone` and `weights` "auto" are the first
     ResNet of which ImageNet weights are on this machine (`imagenet_weights`), else a tiny network that only knows the
@@ -81,22 +97,27 @@ def segment(
     supports, the query folder or `out` cannot be used; a query picture that cannot be read is named in `damaged`, and
     raises only when no other is left.
     """
-    pairs = [(Path(picture), Path(mask)) for picture, mask in support]
+    masks_of: dict[Path, list[Path]] = {}
+    for picture, mask in support:
+        masks_of.setdefault(Path(picture), []).extend(mask_files(mask))
     found = find_pictures(query)
-    shown = {picture.resolve() for picture, _ in pairs}
+    shown = {path.resolve() for picture, masks in masks_of.items() for path in (picture, *masks)}
     queries = {name: path for name, path in found.pictures.items() if path.resolve() not in shown}
     if not queries:
         raise DataError(f"{query} holds only pictures of the support: there is nothing to segment.")
-    supports = _Supports(pairs, size)
-    understood = supports.check()
+    supports = _Supports(masks_of, size, choose)
+    if progress:
+        print("\n".join(supports.understood), flush=True)
     out = Path(out)
-    if out.resolve() in {path.resolve().parent for path in (*found.pictures.values(), *sum(pairs, ()))}:
+    if out.resolve() in {path.parent for path in (*shown, *(path.resolve() for path in found.pictures.values()))}:
         raise DataError(f"{out} holds pictures or masks that are read. Give another folder, so that nothing is lost.")
     method, expected = (method, []) if isinstance(method, Method) else _build(method, backbone, weights)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"The folder {out} cannot be made ({error.strerror}). Give another one.") from error
+
+    _draw_sheet(supports.thumbs, out / "masks_understood.png")
 
     was_training = method.training
     method.to(device).eval()
@@ -122,14 +143,14 @@ def segment(
     if not masks:
         raise DataError("\n".join(["None of the pictures can be read.", *list(damaged.values())[:10]]))
     sheet = out / "contact_sheet.png"
-    _draw_sheet([*supports.thumbs(), *thumbs], sheet)
+    _draw_sheet([*supports.thumbs[:6], *thumbs], sheet)
 
-    notes = [*understood, *found.remarks, *expected, _say_overlap(overlap, len(pairs))]
+    notes = [*supports.understood, *found.remarks, *expected, _say_overlap(overlap, len(masks_of))]
     if left := [path.name for name, path in found.pictures.items() if name not in queries]:
         notes.append(f"Not segmented, for they were shown: {some(left)}.")
     if len(thumbs) < len(masks):
         notes.append(f"The contact sheet shows {len(thumbs)} of the {len(masks)} pictures.")
-    return Segmentation(masks, overlays, sheet, overlap, damaged, tuple(notes))
+    return Segmentation(masks, overlays, sheet, overlap, damaged, supports.understood, tuple(notes))
 
 
 def imagenet_weights() -> tuple[str, Path] | None:
@@ -145,58 +166,85 @@ def imagenet_weights() -> tuple[str, Path] | None:
     return None
 
 
-@dataclass(frozen=True)
 class _Supports:
-    """The pictures that are shown, with their masks: read when they are needed, for photographs are large."""
+    """The pictures that are shown and what their masks mark; pictures are read anew when needed, for they are large.
 
-    pairs: list[tuple[Path, Path]]
-    size: int
+    `understood` says how the masks were read, `thumbs` show it. Raises DataError when there are none, or when one shows
+    nothing, or too little at `size`.
+    """
 
-    def check(self) -> list[str]:
-        """How the masks were understood. Raises DataError when there are none, or when one shows nothing."""
-        if not self.pairs:
+    def __init__(self, masks_of: Mapping[Path, list[Path]], size: int, choose: Choice):
+        if not masks_of:
             raise DataError("No support is given. Show at least one picture with a mask of the object.")
+        self.size, self.masks, self.thumbs = size, {}, []
         understood, remarks = [], []
-        for picture, path in self.pairs:
-            mask = read_drawn_mask(path, picture)
-            if not resize_labels(mask.labels, self.size).any():
-                found = f"leaves nothing of the object at {self.size} pixels" if mask.labels.any() else "is empty"
-                raise DataError(f"{path} {found}. Mark the object in {picture.name} anew, or ask for a larger size.")
-            understood.append((path.name, mask.rule, mask.share))
+        for path, files in masks_of.items():
+            self.masks[path] = mask = read_drawn_mask(files, path, choose)
+            name, picture = some([file.name for file in files], 1), read_picture(path)
+            if not (mask.labels == 1).any():
+                said = " ".join(mask.remarks)
+                raise DataError(f"{files[0]} is empty. Mark the object in {path.name} anew. {said}")
+            _, labels = _from_close_by(picture, mask.labels, size)
+            if _pixels_left(labels, size) < CELL_OF_GRID**2:
+                raise DataError(
+                    f"{files[0]} leaves next to nothing of the object at {size} pixels, even from close by. Ask for a "
+                    f"larger size, or show a picture in which it is larger than in {path.name}."
+                )
+            understood.append((name, mask.rule, mask.share))
             remarks += mask.remarks
-        return [*describe_masks(understood), *remarks]
+            if labels.shape != mask.labels.shape:
+                remarks.append(
+                    f"The object in {path.name} is small, and shown to the network from close by. Where it is as small "
+                    "in other pictures, ask for a larger size."
+                )
+            self.thumbs.append(_Thumb(_overlay(picture, mask.labels), f"shown: {path.name}", True))
+        self.understood = (*describe_masks(understood), *remarks)
 
     def encode(self, method: Method) -> dict[str, Tensor]:
         """What the method keeps of the supports, with the axes [1 episode, 1 way, K shots]."""
         device = next(method.parameters()).device
         parts = []
-        for picture, labels in self._read():
-            small, mask = resize_image(picture, self.size)[None] / 255, resize_labels(labels, self.size)[None].long()
+        for path, mask in self.masks.items():
+            picture, labels = _from_close_by(read_picture(path), mask.labels, self.size)
+            small, marked = resize_image(picture, self.size)[None] / 255, resize_labels(labels, self.size)[None].long()
             with torch.inference_mode():
-                parts.append(method.encode(small.to(device), mask.to(device)))
+                parts.append(method.encode(small.to(device), marked.to(device)))
         return {key: torch.cat([part[key] for part in parts])[None, None] for key in parts[0]}
 
     def overlap(self, method: Method, encoded: Mapping[str, Tensor]) -> float:
-        """Mean IoU with the masks, each picture answered from the others, or from itself where it is alone."""
-        scores, shots = [], torch.arange(len(self.pairs))
-        for k, (picture, labels) in enumerate(self._read()):
+        """Mean IoU with the masks, void left out, each picture answered from the others, or from itself if alone."""
+        scores, shots = [], torch.arange(len(self.masks))
+        for k, (path, mask) in enumerate(self.masks.items()):
             others = shots[shots != k] if len(shots) > 1 else shots
-            marked = _answer(method, {key: value[:, :, others] for key, value in encoded.items()}, picture, self.size)
-            truth = labels == 1
+            part = {key: value[:, :, others] for key, value in encoded.items()}
+            marked = _answer(method, part, read_picture(path), self.size) & (mask.labels != VOID)
+            truth = mask.labels == 1
             scores.append((marked & truth).sum().item() / (marked | truth).sum().item())
         return sum(scores) / len(scores)
 
-    def thumbs(self) -> list["_Thumb"]:
-        """Up to six of them for the contact sheet."""
-        shown = zip(self.pairs[:6], self._read())
-        return [
-            _Thumb(_overlay(picture, labels == 1), f"shown: {path.name}", True)
-            for (path, _), (picture, labels) in shown
-        ]
 
-    def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for picture, mask in self.pairs:
-            yield read_picture(picture), read_drawn_mask(mask, picture).labels
+def _pixels_left(labels: UInt8[Tensor, "H W"], size: int) -> int:
+    return int((resize_labels(labels, size) == 1).sum())
+
+
+def _from_close_by(
+    picture: UInt8[Tensor, "3 H W"], labels: UInt8[Tensor, "H W"], size: int
+) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
+    """Picture and mask as they are, or where too few cells are marked a window of both around the thickest part.
+
+    There a disc as thick as the object fills five cells.
+    """
+    if _pixels_left(labels, size) >= FEW_CELLS * CELL_OF_GRID**2:
+        return picture, labels
+    depth = distance_transform_edt(np.pad((labels == 1).numpy(), 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    height, width = labels.shape
+    share = max(CLOSEST, 0.8 * depth.max() * size / CELL_OF_GRID) / min(height, width)
+    h, w = (min(side, round(share * side)) for side in (height, width))
+    top, left = (
+        int(np.clip(at - part // 2, 0, side - part)) for at, part, side in ((row, h, height), (column, w, width))
+    )
+    return picture[:, top : top + h, left : left + w].contiguous(), labels[top : top + h, left : left + w].contiguous()
 
 
 def _build(method: str, backbone: str, weights: Path | str) -> tuple[Method, list[str]]:
@@ -269,17 +317,22 @@ def _answer(
     return (way > rest).cpu()
 
 
-def _overlay(picture: UInt8[Tensor, "3 H W"], marked: Bool[Tensor, "H W"]) -> Image.Image:
-    """The picture with the object tinted and outlined, the rest pale, at most OVERLAY_SIDE pixels wide or high."""
-    small, mask = (Image.fromarray(x.numpy()) for x in (picture.permute(1, 2, 0), 255 * marked.to(torch.uint8)))
+def _overlay(picture: UInt8[Tensor, "3 H W"], labels: Shaped[Tensor, "H W"]) -> Image.Image:
+    """The picture with the object (1) tinted and outlined, void (255) striped and the rest pale.
+
+    It is at most OVERLAY_SIDE pixels wide or high.
+    """
+    small = Image.fromarray(picture.permute(1, 2, 0).numpy())
     small.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-    mask = mask.resize(small.size)
+    mask, void = (Image.fromarray(255 * (labels == n).to(torch.uint8).numpy()).resize(small.size) for n in (1, VOID))
     pale = Image.blend(small, small.convert("L").convert("RGB"), 0.7)
     tinted = Image.blend(small, Image.new("RGB", small.size, CRIMSON), 0.5)
     width = 2 * round(max(small.size) / 400) + 3
     outline = Image.fromarray(np.asarray(mask) - np.asarray(mask.filter(ImageFilter.MinFilter(width))))
     drawn = Image.composite(tinted, pale, mask)
     drawn.paste(CRIMSON, mask=outline)
+    stripes = np.add.outer(*map(np.arange, drawn.size[::-1])) // 4 % 2 * 255
+    drawn.paste(Image.fromarray(stripes.astype(np.uint8)).convert("RGB"), mask=void)
     return drawn
 
 

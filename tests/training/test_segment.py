@@ -60,7 +60,8 @@ def test_every_picture_gets_a_mask_of_its_own_size(photos, tmp_path):
     done = segment([pair(photos, 0)], photos, tmp_path / "out", **TOY)
     assert list(done.masks) == list(done.overlays) == ["1", "2", "3"]
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {f"{n}_{what}.png" for n in "123" for what in ("mask", "overlay")} | {"contact_sheet.png"}
+    answers = {f"{n}_{what}.png" for n in "123" for what in ("mask", "overlay")}
+    assert written == answers | {"contact_sheet.png", "masks_understood.png"}
     for path in done.masks.values():
         assert pixels(path).shape == (80, 96)
         assert set(np.unique(pixels(path))) <= {0, 255}

@@ -1,0 +1,422 @@
+"""One's own pictures and masks as their owner sees them: what is object and what is void, in a file of any kind."""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Shaped, UInt8
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from scipy.ndimage import laplace, maximum_filter, minimum_filter
+from torch import Tensor
+
+from fsslib.data.decode import DataError, as_rgb, voc_palette
+from fsslib.data.names import CLASS_NAMES
+from fsslib.data.outlines import read_outlines
+from fsslib.episodes import VOID
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""Files that are pictures, in capitals or not."""
+
+MASK_SUFFIXES = (*SUFFIXES, ".npy", ".json")
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings the stored picture upright, by the value of EXIF's Orientation (tag 274)."""
+
+GRADED, STILL = 0.08, 0.7
+"""In a label map fewer pixels at borders have a value between their neighbours', and more of all pixels lie still, in a
+square of 2 x 2 equal ones (`_is_flat`). Measured on 164 label maps, lines of one pixel and cells of three among them:
+at most 0.08 and at least 0.73. Masks that were blurred, or in a JPEG, mostly have more than 0.2 graded."""
+
+GREY, TEXTURE, RESTLESS = 0.5, 0.003, 0.05
+"""A photograph has more pixels that are neither dark nor bright, or more that are grey and rough away from borders of
+dark and bright, or less that lie still (`_two_tones`). Of 988 masks that were lossy once 16 pass for one (tiny, with a
+wide blur), of 849 photographs 11 for a mask (cut-outs, and stretched or shrunk ones)."""
+
+TRACE = 0.06
+"""Share of the peak that a lossy format leaves in black or takes from white."""
+
+LAST_CLASS = 20
+"""VOC's last number: 255 beside none but numbers up to it is void."""
+
+Choice = str | int | None
+"""Which class of a mask is the object: by its name, its number, or its colour as "#rrggbb"; None: all of them."""
+
+
+@dataclass(frozen=True)
+class DrawnMask:
+    """A mask as it was understood: 1 is the object, 255 void, at the upright picture's size; `rule` says what is it.
+
+    `remarks` are sentences on what the drawer may not have meant.
+    """
+
+    labels: UInt8[Tensor, "H W"]
+    rule: str
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the picture that is the object."""
+        return (self.labels == 1).double().mean().item()
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A mask file as codes, 0 for black and void; those that are `present`, and how bright each pixel is `seen`.
+
+    `names` says what a code is called, first the name to show. There is a `rule` for what never was a picture.
+    """
+
+    codes: Shaped[np.ndarray, "H W"]
+    seen: Shaped[np.ndarray, "H W"]
+    present: Shaped[np.ndarray, " codes"]
+    names: Callable[[Any], tuple[str, ...]]
+    void: Bool[np.ndarray, "H W"]
+    rule: str = ""
+    remarks: list[str] = field(default_factory=list)
+
+
+def read_picture(path: Path | str) -> UInt8[Tensor, "3 H W"]:
+    """A picture as viewers show it: turned upright by its EXIF, in RGB, on white where it is transparent.
+
+    Raises DataError for a file that is missing, cut short, of several pages or no picture, and as `as_rgb`.
+    """
+    return _opened(path, lambda image: as_rgb(ImageOps.exif_transpose(image), path))
+
+
+def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str, choose: Choice = None) -> DrawnMask:
+    """The mask of a picture, as its drawer meant it; several files, or a folder of them, are joined.
+
+    - A picture with transparent and opaque parts marks what is opaque, black or not.
+    - A label map marks what is not black, or the class that is chosen: constant regions of numbers or colours, in a
+      picture or a NumPy array [H, W], and the outlines of LabelMe and COCO. VOC's rim is void, so are 255 beside VOC's
+      numbers, -1, NaN and crowds.
+    - Any other, such as a JPEG or a soft brush, marks what is half as bright as its brightest pixel, or brighter.
+
+    The mask has the picture's size, upright or as stored: cameras store a picture lying and note in its EXIF how to
+    turn it, viewers show it upright, and some tools do not. The size tells which of the two was drawn on. Where both
+    have one size the upright one is taken, and a remark says so. A size that is one pixel off is refused: nothing tells
+    at which edge.
+
+    Raises DataError for a file that is damaged, of another size, the picture itself, or a photograph.
+    """
+    picture, files = Path(picture), mask_files(path)
+    stored, orientation = _opened(picture, _size_and_orientation)
+    height, width = upright = stored[::-1] if orientation >= 5 else stored
+    pixels = cache(lambda: _opened(picture, _rgba))
+    marked, void = np.zeros(upright, dtype=bool), np.zeros(upright, dtype=bool)
+    rules, remarks = {}, []
+    for file in files:
+        found = _read(file, picture, upright, pixels, choose)
+        size = found.codes.shape
+        if size not in (upright, stored):
+            raise DataError(
+                f"{file} is {size[1]} x {size[0]} pixels, its picture {picture.name} {width} x {height}. A mask has "
+                "exactly the size of its picture: draw it on the picture itself and export it unscaled."
+            )
+        here, rule = _object(found, file, choose)
+        parts = [here, found.void]
+        if size != upright:
+            parts = [np.asarray(Image.fromarray(part).transpose(TURNS[orientation])) for part in parts]
+            remarks.append(f"{file.name} was drawn on the picture as it is stored, lying: turned upright with it.")
+        elif orientation > 1 and stored == upright:
+            remarks.append(
+                f"{picture.name} is stored turned, and its mask would fit either way: {file.name} is taken as drawn on "
+                "the picture as viewers show it."
+            )
+        marked, void = marked | parts[0], void | parts[1]
+        rules[rule] = None
+        remarks += found.remarks
+    void &= ~marked
+    what, edge = files[0].name, np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    if len(files) > 1:
+        what = f"What they mark in {picture.name}"
+        remarks.insert(0, f"{len(files)} masks of {picture.name} are joined: {some([file.name for file in files])}.")
+    if not marked.any():
+        remarks.append(f"{what} is empty: {picture.name} is taken to show no object.")
+    elif marked.all():
+        remarks.append(f"{what} marks the whole of {picture.name}, which leaves no background to compare with.")
+    elif edge.mean() > 0.9:
+        remarks.append(f"{what} marks nearly all of its border. If black is the object there, invert the mask.")
+    if void.any():
+        remarks.append(f"{void.mean():.1%} of {picture.name} is void, neither object nor background.")
+    labels = torch.from_numpy(np.where(void, np.uint8(VOID), marked.astype(np.uint8)))
+    return DrawnMask(labels, " or ".join(rules), tuple(remarks))
+
+
+def mask_files(path: Path | str | Sequence[Path | str]) -> list[Path]:
+    """The files of a mask: one, those of a folder, or those of a list. Raises DataError for a folder without any."""
+    if not isinstance(path, str | Path):
+        return [file for one in path for file in mask_files(one)]
+    if not Path(path).is_dir():
+        return [Path(path)]
+    files = [file for file in sorted(Path(path).iterdir()) if file.suffix.lower() in MASK_SUFFIXES]
+    if not (files := [file for file in files if file.name[0] != "."]):
+        raise DataError(f"{path} is a folder without masks ({', '.join(MASK_SUFFIXES)}).")
+    return files
+
+
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def _read(
+    file: Path, picture: Path, upright: tuple[int, int], pixels: Callable[[], Image.Image], choose: Choice
+) -> _Map:
+    """What a file holds. Raises DataError where that is the picture, whose `pixels` are read if they have to be."""
+    suffix = file.suffix.lower() if file.is_file() else ""
+    if suffix == ".json":
+        codes, names = read_outlines(file, picture, upright)
+        outlined = codes.clip(0)
+        return _Map(outlined, outlined, np.unique(outlined), lambda code: (names[code],), codes < 0, "what is outlined")
+    if suffix == ".npy":
+        try:
+            values = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{file} cannot be read ({error}). Save the mask alone, by np.save.") from error
+        flat = values.squeeze((0,) if values.shape[:1] == (1,) else (-1,)) if 1 in values.shape[::2] else values
+        if flat.ndim != 2 or flat.dtype.kind not in "biuf":
+            raise DataError(f"{file} holds {values.dtype} {[*values.shape]}; a mask is one number a pixel, [H, W].")
+        return _numbers(flat, file)
+
+    def understand(opened: Image.Image) -> _Map:
+        image = ImageOps.exif_transpose(opened)
+        found = _picture(image, file, choose)
+        # A JPEG that is not blank never has two colours alone, so that it need not be read to tell it from the mask.
+        apart = len(found.present) <= 2 and picture.suffix.lower() in (".jpg", ".jpeg")
+        if file.samefile(picture) or not (
+            apart
+            or image.size != pixels().size
+            or ImageChops.difference(_rgba(image), pixels()).getbbox(alpha_only=False)
+        ):
+            raise DataError(
+                f"{file} holds the same pixels as {picture}: it is the picture, and no mask of it. Name the picture "
+                "first, then the file in which its object is marked."
+            )
+        return found
+
+    return _opened(file, understand)
+
+
+def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
+    """Numbers of any kind, with NaN, -1, and 255 beside VOC's numbers as void."""
+    values = values.astype(np.uint8) if values.dtype == bool else values
+    void = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    present = _distinct(values[~void])
+    if (below := present[present < 0]).size > 1:
+        raise DataError(
+            f"{file} holds {below.size} negative numbers from {below[0]:g} on, as the scores of a network do. Save 0 "
+            "and 1, or shares from 0 to 1; -1 alone is void."
+        )
+    void |= values < 0
+    others = present[(present > 0) & (present != VOID)]
+    if VOID in present and others.size and others[-1] <= LAST_CLASS:
+        rim = values == VOID
+        void |= rim & _is_drawn(~rim & ~void & (values > 0), rim, _still(values))
+    if void.any():
+        values = np.where(void, 0, values)
+        present = _distinct(values)
+    return _Map(values, values, present, lambda code: (f"{code:.6g}", "#" + 3 * f"{int(code):02x}"), void)
+
+
+def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
+    """A picture's colours, or its numbers where it is grey. Void is VOC's rim beside no other colours than VOC's."""
+    remarks = []
+    if image.has_transparency_data:
+        pixels = np.asarray(image.convert("RGBA"))
+        opaque, image = pixels[..., 3] >= 128, image.convert("RGB")
+        if opaque.any() and not opaque.all():
+            black, white = ((pixels[opaque][:, :3] == value).all(1).mean() for value in (0, 255))
+            if min(black, white) > 0.01 and black + white > 0.95:
+                remarks.append(f"{file.name} is white on black in a transparent margin, which counts as black.")
+            elif choose is None:
+                return _Map(opaque, opaque, np.arange(2), lambda code: (), ~opaque & opaque, "what is not transparent")
+            image = Image.fromarray(pixels[..., :3] * opaque[..., None])
+    palette = image.getpalette() if image.mode == "P" else None
+    if image.mode not in ("1", "L", "F") and not image.mode.startswith("I"):
+        image = image.convert("RGB")
+        counted = image.getcolors(2**16)
+        if counted is None or any(len(set(colour)) > 1 for _, colour in counted):
+            return _colours(image, counted, palette, remarks)
+        image = image.convert("L")
+    found = _numbers(np.asarray(image.convert("L") if image.mode == "1" else image), file)
+    found.remarks.extend(remarks)
+    return found
+
+
+def _colours(image: Image.Image, counted: list | None, palette: list[int] | None, remarks: list[str]) -> _Map:
+    red, green, blue = image.split()
+    bright = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+    codes = _packed(np.asarray(image))
+    present = np.unique(codes) if counted is None else np.sort(_packed(np.array([colour for _, colour in counted])))
+    voc = _packed(voc_palette())
+    is_voc = np.isin(present, voc).all()
+    numbered = voc if is_voc else _packed(np.array(palette or []).reshape(-1, 3))
+    number = {code: str(index) for index, code in reversed(list(enumerate(numbered.tolist())))}
+    void = codes == voc[VOID] if is_voc else np.zeros(codes.shape, dtype=bool)
+    if is_voc:
+        codes, present = np.where(void, 0, codes), np.setdiff1d(present, voc[VOID])
+    name = {voc[label]: CLASS_NAMES[label] for label in range(1, LAST_CLASS + 1) if is_voc}
+    return _Map(
+        codes,
+        bright,
+        present,
+        lambda code: (f"#{code:06x}", number.get(code, ""), name.get(code, "")),
+        void,
+        remarks=remarks,
+    )
+
+
+def _packed(colours: Shaped[np.ndarray, "*shape 3"]) -> Shaped[np.ndarray, "*shape"]:
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _distinct(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, " distinct"]:
+    """The values that occur, sorted; fast for those of one or two bytes."""
+    if values.dtype in (np.uint8, np.uint16):
+        return np.flatnonzero(np.bincount(values.ravel())).astype(values.dtype)
+    return np.unique(values)
+
+
+def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "H W"], str]:
+    """Which pixels are the object, and by which rule."""
+    codes, rule = found.codes, found.rule or "what is not black"
+    others = found.present[found.present != 0]
+    if not others.size:
+        return codes != 0, rule
+    if not found.rule and not _is_flat(found):
+        peak = _two_tones(found, file)
+        if choose is not None:
+            raise DataError(f"{file} has no classes to choose from: it is blurred, or was a JPEG, with two tones.")
+        return found.seen >= 0.5 * peak, "what is at least half as bright as the brightest pixel"
+    names = [found.names(code) for code in others.tolist()]
+    shown = some([called[0] for called in names if called])
+    if choose is not None:
+        wanted = [code for code, called in zip(others, names) if str(choose).lower() in map(str.lower, called)]
+        if not wanted:
+            found.remarks.append(f"{file.name} has no {choose!r}; it has {shown}.")
+        return np.isin(codes, wanted), f"what is {choose}"
+    if others.size == 1:
+        return codes != 0, rule
+    if others.size == found.present.size and not found.rule:
+        if others.size > 2:
+            raise DataError(
+                f"{file} has no black, so that its background is not known; it has {shown}. Choose the object's colour "
+                "(--class or --colour), or paint the background black."
+            )
+        found.remarks.append(f"{file.name} has two tones and no black: the brighter one is taken for the object.")
+        return found.seen == found.seen.max(), "the brighter tone"
+    found.remarks.append(
+        f"{file.name} holds {others.size} objects or classes, which count as one: {shown}. To take one alone choose "
+        "it (--class or --colour)."
+    )
+    return codes != 0, found.rule or f"{rule}, all colours as one,"
+
+
+def _still(codes: Shaped[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Pixels in a square of 2 x 2 equal ones."""
+    across, down = codes[:, 1:] == codes[:, :-1], codes[1:] == codes[:-1]
+    squares = across[1:] & across[:-1] & down[:, 1:]
+    still = np.zeros(codes.shape, dtype=bool)
+    for rows in (slice(1, None), slice(None, -1)):
+        for columns in (slice(1, None), slice(None, -1)):
+            still[rows, columns] |= squares
+    return still
+
+
+def _is_drawn(small: Bool[np.ndarray, "H W"], bright: Bool[np.ndarray, "H W"], still: Bool[np.ndarray, "H W"]) -> bool:
+    """Whether pixels that are nearly black were meant, and are not what a lossy format leaves beside bright ones."""
+    return bool(still[small].mean() > 0.5 and small.sum() >= 0.01 * bright.sum())
+
+
+def _is_flat(found: _Map) -> bool:
+    """Whether a picture is a label map: constant regions, without steps from one to the next."""
+    seen, still, peak = found.seen, _still(found.codes), found.seen.max()
+    if len(found.present) <= 2:
+        return bool(still.mean() >= STILL)
+    dark, bright = (seen > 0) & (seen <= TRACE * peak), seen >= (1 - TRACE) * peak
+    if dark.any() and ((seen == 0) | dark | bright).all():
+        far = (dark & ~maximum_filter(bright, 63)).any()
+        if not far and ((bright & (seen < peak)).any() or not _is_drawn(dark, bright, still)):
+            return False
+    low, high = minimum_filter(seen, 3), maximum_filter(seen, 3)
+    graded = ~still & (seen > low) & (seen < high)
+    return bool(still.mean() >= STILL and graded.sum() <= GRADED * (low < high).sum())
+
+
+def _two_tones(found: _Map, file: Path) -> Any:
+    """The brightest value of a mask in two tones with soft or noisy borders.
+
+    Raises DataError for what is neither: photographs, noise, and label maps that were scaled or in a JPEG.
+    """
+    peak = found.seen.max()
+    level = (found.seen * (255 / float(peak))).round().astype(np.int16)
+    still, bright = _still(level), level >= 128
+    border = minimum_filter(bright, 5) != maximum_filter(bright, 5)
+    rough = (np.abs(laplace(level, mode="nearest")) >= 16) & (level > 51) & (level < 204) & ~border
+    grey, calm = (np.bincount(values, minlength=256)[26:230] for values in (level.ravel(), level[still]))
+    if grey.sum() > GREY * level.size or rough.mean() > TEXTURE or still.mean() < RESTLESS or len(found.present) <= 2:
+        raise DataError(
+            f"{file} looks like a photograph, or like noise, and a mask is black where the object is not. Name first "
+            "the picture and then its mask, a PNG with the object in white on black."
+        )
+    if ((grey > 0.002 * level.size) & (2 * calm > grey)).any():
+        raise DataError(
+            f"{file} has several tones with blurred borders. A label map that was saved as JPEG, or scaled, has lost "
+            "its numbers: save it as PNG at its own size, or the object alone in white on black."
+        )
+    return peak
+
+
+def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
+    """Height and width as stored, and EXIF's Orientation, 1 where there is none. Pillow turns TIFF as it loads it."""
+    if image.format == "TIFF":
+        image.load()
+    orientation = image.getexif().get(0x0112, 1)
+    return (image.height, image.width), orientation if orientation in TURNS else 1
+
+
+def _rgba(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    return image.convert("RGBA" if image.has_transparency_data else "RGB").convert("RGBA")
+
+
+def _opened(path: Path | str, use: Callable[[Image.Image], Any]) -> Any:
+    """What `use` makes of the picture in a file; whatever goes wrong in reading is a DataError in words."""
+    path = Path(path)
+    if not path.is_file():
+        found = "is a folder, where a picture is wanted" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {found}.")
+    try:
+        with Image.open(path) as image:
+            # MPO is a telephone's JPEG, with a preview or the other eye's picture behind it.
+            if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+                raise DataError(f"{path} holds {pages} pages or frames. Save the one you mean as a file of its own.")
+            return use(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path} is not a picture, or of a kind that cannot be read here. If a viewer shows it, save it from there "
+            "as JPEG or PNG."
+        ) from error
+    # Pillow reports damage in many ways: from its PNG reader as SyntaxError, from EXIF as struct.error.
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). It is damaged or cut short: copy it again, or leave it out."
+        ) from error

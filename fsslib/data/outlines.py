@@ -1,0 +1,119 @@
+"""Outlines in JSON as LabelMe and COCO write them, painted into a label map of one picture."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16
+
+from fsslib.data.coco import fill
+from fsslib.data.decode import DataError
+
+VOID_CODE = -1
+CORNERS = 72
+"""Corners of the polygon that stands for a circle: its area is 0.1 % short."""
+
+
+def read_outlines(path: Path, picture: Path, size: tuple[int, int]) -> tuple[Int16[np.ndarray, "H W"], dict[int, str]]:
+    """What a JSON outlines in one picture: 0 background, 1 and up the classes, -1 void; and the classes' names.
+
+    COCO's (a file for many pictures too; they are found by name, folders or none) and LabelMe's. Of two objects the
+    smaller lies on top, and a crowd is void. `size`, height and width, counts where the file states none. COCO's and
+    LabelMe's corners are both borders of pixels. Raises DataError for any other file, for a picture that it does not
+    list or lists twice, and for shapes that enclose nothing.
+    """
+    content = _parsed(path, path.stat().st_mtime_ns)
+    try:
+        if "shapes" in content:
+            size = tuple(int(content.get(key) or n) for key, n in zip(("imageHeight", "imageWidth"), size))
+            found = list(_of_labelme(content, size))
+        elif listed_in(path) is not None:
+            entry = _entry(content, path, picture)
+            size = tuple(int(entry.get(key) or n) for key, n in zip(("height", "width"), size))
+            found = list(_of_coco(content, entry["id"], size))
+        else:
+            raise DataError(f"{path} is neither LabelMe's nor COCO's JSON: it has no shapes, and no images.")
+    except ImportError as error:
+        raise DataError(f'{path}: outlines are filled by pycocotools: pip install "fsslib[coco]".') from error
+    except DataError:
+        raise
+    except Exception as error:  # pycocotools raises several kinds, bare Exception among them
+        raise DataError(f"{path}: an outline of {picture.name} cannot be filled ({error!r}). Draw it anew.") from error
+    names = dict(enumerate(sorted({name for name, _ in found if name is not None}), start=1))
+    code = {name: number for number, name in names.items()} | {None: VOID_CODE}
+    painted = np.zeros(size, dtype=np.int16)
+    for name, shape in sorted(found, key=lambda pair: -np.count_nonzero(pair[1])):
+        painted[shape] = code[name]
+    return painted, names
+
+
+def listed_in(path: Path) -> list[str] | None:
+    """The names of the pictures that a COCO JSON lists, without their folders; None for any other file."""
+    content = _parsed(path, path.stat().st_mtime_ns)
+    if not isinstance(content, Mapping) or not {"images", "annotations"} <= content.keys():
+        return None
+    return [_name(entry)[-1] for entry in content["images"]]
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, changed: int) -> Any:
+    """The content of a JSON; `changed` is when the file was, so that an edited one is read anew."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}). Export it again, or leave it out.") from error
+
+
+def _name(entry: Mapping[str, Any]) -> list[str]:
+    return str(entry["file_name"]).replace("\\", "/").split("/")
+
+
+def _entry(content: Mapping[str, Any], path: Path, picture: Path) -> Mapping[str, Any]:
+    """The image of a COCO JSON that is this picture: of several of one name the one in folders of the same names."""
+    named = [entry for entry in content["images"] if _name(entry)[-1] == picture.name]
+    if len(named) > 1:
+        parts = picture.resolve().parts
+        named = [entry for entry in named if list(parts[-len(_name(entry)) :]) == _name(entry)]
+    if len(named) != 1:
+        known = ", ".join("/".join(_name(entry)) for entry in content["images"][:5])
+        how_often = "more than once" if named else "not"
+        raise DataError(f"{path} lists {picture.name} {how_often}. It has {len(content['images'])} images: {known} ...")
+    return named[0]
+
+
+def _of_coco(
+    content: Mapping[str, Any], image_id: Any, size: tuple[int, int]
+) -> Iterator[tuple[str | None, np.ndarray]]:
+    """Name and pixels of each object of an image, the name None for a crowd. A category may have the id 0."""
+    names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
+    for entry in content["annotations"]:
+        if entry["image_id"] == image_id:
+            name = None if entry.get("iscrowd") else names.get(entry["category_id"], str(entry["category_id"]))
+            yield name, fill(entry.get("segmentation"), *size)
+
+
+def _of_labelme(content: Mapping[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
+    for shape in content["shapes"]:
+        kind = shape.get("shape_type") or "polygon"
+        yield str(shape["label"]), fill([_corners(shape["label"], kind, shape["points"])], *size)
+
+
+def _corners(name: str, kind: str, points: Sequence[Sequence[float]]) -> list[float]:
+    """A shape of LabelMe as one polygon, x and y in turn."""
+    if kind == "rectangle" and len(points) == 2:
+        (left, top), (right, bottom) = points
+        points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    elif kind == "circle":
+        (x, y), rim = points
+        radius, steps = math.dist((x, y), rim), np.arange(CORNERS) * 2 * math.pi / CORNERS
+        points = [(x + radius * math.cos(step), y + radius * math.sin(step)) for step in steps]
+    elif kind not in ("polygon", "rectangle") or len(points) < 3:
+        raise DataError(
+            f"The shape {name!r} is a {kind} of {len(points)} points, where a polygon, rectangle or circle is wanted. "
+            "Draw a polygon around the object, or take the shape out."
+        )
+    return [float(value) for point in points for value in point]
