@@ -353,9 +353,144 @@ def test_a_category_without_a_global_id(tree, cache):
         Coco(tree, cache=cache)
 
 
-def test_an_image_listed_twice(tree, cache):
-    change(tree, lambda content: content["images"].append(content["images"][0] | {"id": 99}))
-    with pytest.raises(DataError, match=r"lists 6 images, only 5 of them different"):
+# Files as other programs write them
+
+
+def each(part: str, edit) -> Any:
+    """An edit of a JSON's content: `edit` for each entry of a part."""
+    return lambda content: [edit(entry) for entry in content[part]]
+
+
+def rename(old: int, new: Any, *, images: bool = False) -> Any:
+    """Another number for a category, or an image."""
+
+    def edit(content):
+        for entry in content["images" if images else "categories"]:
+            entry["id"] = new if entry["id"] == old else entry["id"]
+        key = "image_id" if images else "category_id"
+        for entry in content["annotations"]:
+            entry[key] = new if entry[key] == old else entry[key]
+
+    return edit
+
+
+def with_runs(encode, numbers=int) -> Any:
+    """The dog, in run lengths."""
+
+    def edit(content):
+        runs = encode(pixels((10, 10, 20, 30)))
+        if isinstance(runs["counts"], list):
+            runs = {"size": [*map(numbers, runs["size"])], "counts": [*map(numbers, runs["counts"])]}
+        content["annotations"][0]["segmentation"] = runs
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        each("images", lambda entry: entry.update(width=float(entry["width"]), height=float(entry["height"]))),
+        each("images", lambda entry: entry.update(width=str(entry["width"]), height=str(entry["height"]))),
+        each("images", lambda entry: entry.update(file_name=f"train2017/{entry['file_name']}")),
+        each("images", lambda entry: entry.update(file_name=f"train2017\\{entry['file_name']}")),
+        each("images", lambda entry: entry.update(id=float(entry["id"]))),
+        each(
+            "annotations",
+            lambda entry: entry.update(image_id=float(entry["image_id"]), category_id=float(entry["category_id"])),
+        ),
+        each("annotations", lambda entry: entry.pop("id")),
+        each("annotations", lambda entry: entry.update(iscrowd=str(entry["iscrowd"]))),
+        each("annotations", lambda entry: entry.update(iscrowd=float(entry["iscrowd"]))),
+        each("annotations", lambda entry: entry.pop("area")),
+        each("categories", lambda entry: entry.update(name=entry["name"].upper())),
+        each("categories", lambda entry: entry.update(name=f" {entry['name'].title()} ")),
+        rename(18, 0),
+        rename(9, 0, images=True),
+        rename(9, "nine", images=True),
+        with_runs(run_lengths),
+        with_runs(run_lengths, float),
+        with_runs(compressed),
+        lambda content: content["annotations"][0].update(segmentation=[[str(x) for x in box(10, 10, 20, 30)]]),
+        lambda content: content["annotations"][0]["segmentation"].append([12, 12]),
+    ],
+    ids=[
+        *("float sizes", "text sizes", "in a folder", "in a Windows folder", "float image ids", "float references"),
+        *("no annotation ids", "text crowds", "float crowds", "no area", "capitals", "titles", "category 0", "image 0"),
+        *("text image id", "run lengths", "float run lengths", "text run lengths", "text polygon", "a lonely point"),
+    ],
+)
+def test_a_json_that_says_the_same_in_another_way_gives_the_same(tree, cache, shared, edit):
+    change(tree, edit)
+    data = Coco(tree, size=48, cache=cache)
+    assert data.contents == shared.contents
+    for image_id in shared.ids:
+        assert np.array_equal(labels(data, image_id), labels(shared, image_id))
+        assert torch.equal(data.original(image_id)[0], shared.original(image_id)[0])
+
+
+SHARES = [[0.1, 0.1, 0.6, 0.1, 0.6, 0.6, 0.1, 0.6]]
+CORNERS = [[10, 10], [30, 10], [30, 20], [10, 20]]
+
+
+@pytest.mark.parametrize(
+    ("part", "change_of", "message"),
+    [
+        ("images", {"width": 0}, r"000000000009\.jpg has 0 x 45 pixels"),
+        ("images", {"height": -45}, r"000000000009\.jpg has 60 x -45 pixels"),
+        ("images", {"width": 60.5}, r"000000000009\.jpg has 60\.5 x 45 pixels"),
+        ("images", {"width": float("nan")}, "has nan x 45 pixels"),
+        ("images", {"width": "sixty"}, "no COCO file of instances"),
+        ("images", {"width": None}, "no COCO file of instances"),
+        ("images", {"file_name": 9}, "no COCO file of instances"),
+        ("images", {"file_name": "val2017/000000000009.jpg"}, r"train2017.val2017.000000000009\.jpg does not exist"),
+        ("images", {"width": 45, "height": 60}, "its image is|leaves the image|is 60 x 45 pixels"),
+        ("categories", {"name": None}, "no COCO file of instances"),
+        ("annotations", {"iscrowd": "no"}, "no COCO file of instances"),
+        ("annotations", {"segmentation": SHARES}, "in shares of the image"),
+        ("annotations", {"segmentation": [[]]}, "not a list of polygons"),
+        ("annotations", {"segmentation": CORNERS}, "not a list of polygons"),
+        ("annotations", {"segmentation": [CORNERS]}, "not a list of polygons"),
+        ("annotations", {"segmentation": box(10, 10, 20, 30)}, "not a list of polygons"),
+        ("annotations", {"segmentation": compressed(pixels((10, 10, 20, 30)))["counts"]}, "annotation 1: could not"),
+        ("annotations", {"segmentation": {"size": [45, 60], "counts": ""}}, "annotation 1: its run lengths"),
+        ("annotations", {"segmentation": {"size": [45, 60], "counts": [1350, 1350, 0.5]}}, "cover 2700.5 pixels"),
+    ],
+)
+def test_a_json_that_would_be_read_wrong_is_refused(tree, cache, part, change_of, message):
+    change(tree, lambda content: content[part][0].update(change_of))
+    with pytest.raises(DataError, match=message):
+        Coco(tree, cache=cache)
+
+
+def test_run_lengths_that_are_cut_short(tree, cache):
+    whole = compressed(pixels((10, 10, 20, 30)))
+    for length in range(1, len(whole["counts"])):
+        with pytest.raises(ValueError, match=r"cut short|Invalid RLE"):
+            fill(whole | {"counts": whole["counts"][:length]}, HEIGHT, WIDTH)
+
+
+def test_two_folders_with_a_file_of_one_name(tree, cache):
+    for name in ("a", "b"):
+        (tree / "coco" / "train2017" / name).mkdir()
+    new = {"000000000009.jpg": "a/1.jpg", "000000000034.jpg": "b/1.jpg"}
+    for old, name in new.items():
+        os.rename(tree / "coco" / "train2017" / old, tree / "coco" / "train2017" / name)
+    change(tree, each("images", lambda entry: entry.update(file_name=new.get(entry["file_name"], entry["file_name"]))))
+    data = Coco(tree, size=48, cache=cache)
+    assert data.ids[-2:] == ("a__1", "b__1")
+    assert DOG in labels(data, "a__1")
+    assert not labels(data, "b__1").any()
+    assert data.files_of("b__1")[0] == tree / "coco" / "train2017" / "b" / "1.jpg"
+    assert Coco(tree, size=48, cache=cache).contents == data.contents
+
+
+@pytest.mark.parametrize(
+    ("part", "again"),
+    [("images", {"id": 99}), ("images", {}), ("images", {"file_name": "other.jpg"}), ("categories", {"name": "cat"})],
+)
+def test_an_image_or_a_category_listed_twice(tree, cache, part, again):
+    change(tree, lambda content: content[part].append(content[part][0] | again))
+    with pytest.raises(DataError, match=rf"lists 6 {part}, only 5 of them different"):
         Coco(tree, cache=cache)
 
 
