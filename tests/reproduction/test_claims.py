@@ -48,8 +48,9 @@ def runs(gain, *, pairs, source="photo", **config):
     ],
 )
 def test_the_rule_is_ten_pairs_and_a_sign(monkeypatch, gain, pairs, word):
-    monkeypatch.setattr(claims, "results_of", lambda plan: runs(gain, pairs=pairs))
-    (line,) = judge(claim())
+    made = {plan: [run for run in runs(gain, pairs=pairs) if run["label"] == label] for plan, label in ("pa", "qb")}
+    monkeypatch.setattr(claims, "results_of", made.get)
+    (line,) = judge(claim(beside="q"))
     assert line.word == word
     assert len(line.gaps) == pairs
     assert (line.interval is None) == (pairs == 0)

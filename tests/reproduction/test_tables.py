@@ -92,12 +92,13 @@ def test_a_cell_is_what_its_row_and_its_column_say(name):
 
 
 def test_headings_and_notes_say_what_they_are_of():
-    runs = [*TWELVE, run("B", steps=9, a=0.5), run("B", 1, steps=11, a=0.5) | {"config": {"data": "streets"}}]
+    elsewhere = run("B", 1, steps=99, a=0.9) | {"config": {"data": "streets"}}
+    runs = [*TWELVE, *(run("B", seed=s, steps=s**2, a=0.5) for s in range(3)), elsewhere]
     note = '{{ folds }} folds, {{ seeds }} seeds, {{ steps.B }} and {{ steps["C, D"] }} steps, {{ seconds.A }} s.'
     columns = ["a", {"score": ["b", "c"]}, {"rare": ["d", "e"]}, {"title": "f", "score": "a"}, {"show": "runs"}]
     table = make(Description(title="T", where={"data": "toy"}, columns=columns, note=note), runs)
     assert table.head == ("", "a", "b", "d, rare classes", "f", "runs")
-    assert table.note == "4 folds, 3 seeds, 9 and – steps, 40 s. 50 episodes a run; a processor; torch 2.6."
+    assert table.note == "4 folds, 3 seeds, 1 and – steps, 40 s. 50 episodes a run; a processor; torch 2.6."
     assert [row[:2] for row in table.rows][1] == ("B", "50.0")
     filmed = run(a=0.4)
     filmed["scores"]["a"] = {"miou": 0.4, "images": 7}
