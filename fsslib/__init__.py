@@ -44,6 +44,7 @@ _HOME = {
     "training.evaluate": "evaluate evaluate_best",
     "training.segment": "segment",
     "training.checkpoint": "load_checkpoint save_checkpoint",
+    "teaching": "lesson",
     "reproduction.statistics": "holm paired_difference student_interval",
     "reproduction.config": "RunConfig",
     "reproduction.run": "run",

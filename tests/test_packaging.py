@@ -136,7 +136,8 @@ def files(folder: Path) -> list[Path]:
 
 
 def is_ignored(path: Path) -> bool:
-    return path.parts[:2] in (("data", "downloads"), ("data", "cache")) or ".ipynb_checkpoints" in path.parts
+    ignored = {".ipynb_checkpoints", "__pycache__"} & set(path.parts)
+    return bool(ignored) or path.parts[:2] in (("data", "downloads"), ("data", "cache"))
 
 
 def test_downloads_stay_out_of_the_wheel(tmp_path):
@@ -161,6 +162,8 @@ from fsslib import paths
 from fsslib.reproduction import plans
 print(paths.shipped("notebooks") / "index.yml")
 print(paths.project_root() == pathlib.Path.cwd(), plans.Plan.load("sg_one_toy").name)
+print(fsslib.lesson(10).__file__)
+fsslib.exercises.check_vote(lambda predictions: fsslib.merge_shots(predictions, rule="vote"))
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
         "PYTHONPATH": str(wheel)
@@ -169,10 +172,12 @@ print(paths.project_root() == pathlib.Path.cwd(), plans.Plan.load("sg_one_toy").
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    index, facts = done.stdout.splitlines()
-    assert Path(index).is_file()
-    assert Path(index).is_relative_to(wheel)
+    index, facts, lesson, passed = done.stdout.splitlines()
+    for found in (index, lesson):
+        assert Path(found).is_file()
+        assert Path(found).is_relative_to(wheel)
     assert facts == "True sg_one_toy"
+    assert passed.startswith("passed: vote")
 
 
 def test_the_version_is_the_same_everywhere():

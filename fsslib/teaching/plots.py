@@ -9,17 +9,15 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fsslib.data import pascal, toyworld
-from fsslib.data.streams import ImageSet
-from fsslib.episodes import VOID, Episode, EpisodeSet, LabelledImages
-from fsslib.methods.base import Method
+from fsslib.data import names, toyworld
+from fsslib.episodes import VOID, Episode
 from fsslib.training.fit import History
 
 MASK_COLOURS = ("#e4134f", "#1769e0", "#e88b00", "#00907d", "#8442d6")
@@ -47,12 +45,15 @@ INK = "#2b2b33"
 SCORE_MAP = "magma"
 DPI = 96
 
-_CLASS_NAMES = {**pascal.CLASS_NAMES, **toyworld.CLASS_NAMES}
+Limits = tuple[float, float]
+"""The scores at the dark and at the bright end."""
+
+COSINES: Limits = (-1.0, 1.0)
 
 
 def class_name(class_id: int) -> str:
-    """The name of a class by its global id, "class 77" for one that no data set of fsslib knows."""
-    return _CLASS_NAMES.get(class_id, f"class {class_id}")
+    """The name of a class by its global id, "class 999" for one that fsslib has no name for."""
+    return {**names.CLASS_NAMES, **toyworld.CLASS_NAMES}.get(class_id, f"class {class_id}")
 
 
 def colour_of(label: int) -> tuple[float, float, float]:
@@ -68,10 +69,8 @@ def overlay(
     image: Float[Tensor, "3 H W"], mask: Int[Tensor, "H W"], *, strength: float = 0.5
 ) -> Float[np.ndarray, "H W 3"]:
     """The image with every labelled pixel tinted in its label's colour; background (0) loses most of its own."""
-    picture = _pixels(image)
-    labels = mask.cpu().numpy()
-    grey = picture.mean(-1, keepdims=True)
-    picture[labels == 0] = (0.3 * picture + 0.7 * grey)[labels == 0]
+    picture, labels = _pixels(image), mask.cpu().numpy()
+    picture[labels == 0] = (0.3 * picture + 0.7 * picture.mean(-1, keepdims=True))[labels == 0]
     for label in np.unique(labels[labels > 0]):
         here, share = labels == label, 0.85 if label == VOID else strength
         picture[here] = (1 - share) * picture[here] + share * np.array(colour_of(int(label)))
@@ -79,16 +78,9 @@ def overlay(
 
 
 def heat_overlay(
-    image: Float[Tensor, "3 H W"],
-    scores: Float[Tensor, "h w"],
-    *,
-    limits: tuple[float, float] = (-1.0, 1.0),
-    strength: float = 0.75,
+    image: Float[Tensor, "3 H W"], scores: Float[Tensor, "h w"], *, limits: Limits = COSINES, strength: float = 0.75
 ) -> Float[np.ndarray, "H W 3"]:
-    """The image in grey under a score map, which may be coarser than the image: each of its cells stays visible.
-
-    `limits` are the scores at the dark and the bright end; cosines run from -1 to 1, probabilities from 0 to 1.
-    """
+    """The image in grey under a score map, which may be coarser than the image: each of its cells stays visible."""
     grey = _pixels(image).mean(-1, keepdims=True)
     fine = F.interpolate(scores.detach().float()[None, None], image.shape[-2:], mode="nearest")[0, 0]
     heat = plt.get_cmap(SCORE_MAP)(Normalize(*limits)(fine.cpu().numpy()))[..., :3]
@@ -100,7 +92,7 @@ def show_images(
     *,
     masks: Int[Tensor, "B H W"] | None = None,
     scores: Float[Tensor, "B h w"] | None = None,
-    limits: tuple[float, float] = (-1.0, 1.0),
+    limits: Limits = COSINES,
     titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
     columns: int | None = None,
@@ -109,12 +101,9 @@ def show_images(
     """Images on a grid, row by row, optionally under their masks or score maps.
 
     With scores the masks become outlines, and a colour bar shows `limits`. `titles` has one text per image, or one per
-    column; `row_titles` one per row. `side` is the width of an image in inches.
-
-    Raises ValueError when the number of titles fits neither.
+    column; `row_titles` one per row: ValueError for other numbers. `side` is the width of an image in inches.
     """
-    count = len(images)
-    columns = min(count, columns or count)
+    count, columns = len(images), min(len(images), columns or len(images))
     rows = -(-count // columns)
     if len(titles) not in (0, columns, count):
         raise ValueError(f"{len(titles)} titles for {count} images in {columns} columns: one each, or one a column.")
@@ -132,14 +121,14 @@ def show_images(
         if scores is None:
             draw_image(ax, images[place], mask)
         else:
-            _plain(ax).imshow(heat_overlay(images[place], scores[place], limits=limits), interpolation="nearest")
-            _outline(ax, mask, "white")
+            plain(ax).imshow(heat_overlay(images[place], scores[place], limits=limits), interpolation="nearest")
+            outline(ax, mask, "white")
         if place < len(titles):
             ax.set_title(titles[place], fontsize=9, color=INK, pad=4)
         if row_titles and place % columns == 0:
             ax.set_ylabel(row_titles[place // columns], fontsize=9, color=INK)
     if scores is not None:
-        _colour_bar(figure, list(axes.flat), limits)
+        colour_bar(figure, list(axes.flat), limits)
     return figure
 
 
@@ -151,86 +140,13 @@ def label_picture(labels: Int[Tensor, "H W"], class_names: Mapping[int, str]) ->
     return table[labels.cpu().numpy()]
 
 
-def show_class_weights(
-    image: Float[Tensor, "3 H W"],
-    marked: Bool[Tensor, "H W"],
-    balance: Float[Tensor, "H W"],
-    difficulty: Float[Tensor, "H W"],
-    *,
-    side: float = 1.5,
-) -> Figure:
-    """A street and its balance and difficulty maps, with the pixels of one class standing out; `side` is a height.
-
-    B is drawn from 0 to 1, S from 0 to 3.
-    """
-    width = side * image.shape[2] / image.shape[1]
-    figure, axes = plt.subplots(1, 3, figsize=(3 * width + 1.2, side + 0.4), dpi=DPI, layout="compressed")
-    draw_image(axes[0], image, marked.long()).set_title("the class", fontsize=9, color=INK, pad=4)
-    for ax, values, title, top in zip(axes[1:], (balance, difficulty), ("B: balance", "S: difficulty"), (1, 3)):
-        _plain(ax).imshow(values.cpu().numpy(), cmap=SCORE_MAP, vmin=0, vmax=top, interpolation="nearest")
-        _outline(ax, marked.long(), "white")
-        ax.set_title(title, fontsize=9, color=INK, pad=4)
-        _colour_bar(figure, [ax], (0, top))
-    return figure
-
-
-def show_answers(
-    method: Method, exams: Mapping[str, EpisodeSet | ImageSet], *, count: int = 3, side: float | None = None
-) -> Figure:
-    """What a method says to the first `count` questions of each exam, a row each.
-
-    For episodes support, truth and prediction; for images with a fixed class list image, truth and prediction.
-    """
-    streets = any(isinstance(exam, ImageSet) for exam in exams.values())
-    height = side or (0.85 if streets else 1.2)
-    device = next(method.parameters()).device
-    was_training = method.training
-    method.eval()
-    rows = {}
-    for domain, exam in exams.items():
-        batch = next(exam.batches(count)).to(device)
-        says = method.predict(batch).labels
-        rows[domain] = (_street_row if streets else _episode_row)(exam, batch, says)
-    method.train(was_training)
-    columns = max(map(len, rows.values()))
-    ratio = next(iter(rows.values()))[0][1].shape[1] / next(iter(rows.values()))[0][1].shape[0]
-    size = (height * ratio * columns + 0.4, (height + 0.05) * len(rows) + 0.3)
-    figure, axes = plt.subplots(len(rows), columns, figsize=size, dpi=DPI, layout="compressed", squeeze=False)
-    for number, ((domain, row), line) in enumerate(zip(rows.items(), axes)):
-        for ax, (title, picture) in zip(line, row):
-            _plain(ax).imshow(picture, interpolation="nearest")
-            if number == 0:
-                ax.set_title(title, fontsize=9, color=INK, pad=4)
-        for ax in line[len(row) :]:
-            ax.set_axis_off()
-        line[0].set_ylabel(domain, fontsize=9, color=INK)
-    return figure
-
-
-def _episode_row(exam: EpisodeSet, episode: Episode, says: Tensor) -> list[tuple[str, np.ndarray]]:
-    row = []
-    for k in range(len(episode)):
-        row.append(("support", overlay(episode.support_images[k, 0, 0], episode.support_masks[k, 0, 0])))
-        row.append(("truth", overlay(episode.query_images[k], episode.query_labels[k])))
-        row.append(("prediction", overlay(episode.query_images[k], says[k])))
-    return row
-
-
-def _street_row(exam: ImageSet, batch: LabelledImages, says: Tensor) -> list[tuple[str, np.ndarray]]:
-    names, row = exam.source.class_names, []
-    for image, truth, answer in zip(batch.images, batch.labels, says):
-        row.append(("image", _pixels(image)))
-        row += [("truth", label_picture(truth, names)), ("prediction", label_picture(answer, names))]
-    return row
-
-
 def show_episode(
     episode: Episode,
     row: int = 0,
     *,
     prediction: Int[Tensor, "B H W"] | None = None,
     scores: Float[Tensor, "B h w"] | None = None,
-    limits: tuple[float, float] = (-1.0, 1.0),
+    limits: Limits = COSINES,
     side: float = 1.75,
 ) -> Figure:
     """Episode number `row` of a batch: its supports under their masks, the query, the truth, and what answers it.
@@ -264,23 +180,22 @@ def show_episode(
     draw_image(next(right), query, truth).set_title(f"truth{note}", fontsize=9, color=INK, pad=4)
     if prediction is not None:
         ax = draw_image(next(right), query, prediction[row])
-        _outline(ax, truth.where(truth != VOID, 0), "white", style=":")
+        outline(ax, truth.where(truth != VOID, 0), "white", style=":")
         ax.set_title("prediction", fontsize=9, color=INK, pad=4)
     if scores is not None:
-        ax = _plain(next(right))
+        ax = plain(next(right))
         ax.imshow(heat_overlay(query, scores[row], limits=limits), interpolation="nearest")
-        _outline(ax, truth.where(truth != VOID, 0), "white", style=":")
+        outline(ax, truth.where(truth != VOID, 0), "white", style=":")
         ax.set_title("score map", fontsize=9, color=INK, pad=4)
-        _colour_bar(figure, [ax], limits)
+        colour_bar(figure, [ax], limits)
     return figure
 
 
 def show_history(history: History, names: Sequence[str] = (), *, smooth: int = 25) -> Figure:
     """What training logged, against the step: every value faintly, its mean over the last `smooth` steps in full.
 
-    `names` chooses values; without it all that were logged are drawn. Dotted lines part the phases.
-
-    Raises ValueError for a name that was never logged, and for an empty history.
+    `names` chooses values, by default all that were logged. Dotted lines part the phases. Raises ValueError for a name
+    that was never logged, and for an empty history.
     """
     logged = dict.fromkeys(name for row in history.rows for name in row if name not in ("step", "phase"))
     if unknown := [name for name in names if name not in logged]:
@@ -306,8 +221,8 @@ def show_history(history: History, names: Sequence[str] = (), *, smooth: int = 2
 
 def draw_image(ax: Axes, image: Float[Tensor, "3 H W"], mask: Int[Tensor, "H W"] | None = None) -> Axes:
     """One image on given axes, without ticks; a mask tints it and is outlined."""
-    _plain(ax).imshow(_pixels(image) if mask is None else overlay(image, mask), interpolation="nearest")
-    _outline(ax, mask)
+    plain(ax).imshow(_pixels(image) if mask is None else overlay(image, mask), interpolation="nearest")
+    outline(ax, mask)
     return ax
 
 
@@ -316,7 +231,7 @@ def _pixels(image: Float[Tensor, "3 H W"]) -> Float[np.ndarray, "H W 3"]:
     return image.detach().permute(1, 2, 0).cpu().numpy().astype(np.float64).clip(0, 1)
 
 
-def _plain(ax: Axes) -> Axes:
+def plain(ax: Axes) -> Axes:
     ax.set_xticks([])
     ax.set_yticks([])
     _frame(ax, INK, 0.6)
@@ -328,7 +243,7 @@ def _frame(ax: Axes, colour: str | tuple[float, float, float], width: float = 2.
         spine.set(color=colour, linewidth=width)
 
 
-def _outline(ax: Axes, mask: Int[Tensor, "H W"] | None, colour: str | None = None, style: str = "-") -> None:
+def outline(ax: Axes, mask: Int[Tensor, "H W"] | None, colour: str | None = None, style: str = "-") -> None:
     """The borders of the ways in a mask, in their own colours unless one is given."""
     if mask is None:
         return
@@ -342,7 +257,7 @@ def _outline(ax: Axes, mask: Int[Tensor, "H W"] | None, colour: str | None = Non
     ax.set_ylim(labels.shape[0] - 2.5, -0.5)
 
 
-def _colour_bar(figure: Figure, axes: list[Axes], limits: tuple[float, float]) -> None:
+def colour_bar(figure: Figure, axes: list[Axes], limits: Limits) -> None:
     bar = figure.colorbar(ScalarMappable(Normalize(*limits), SCORE_MAP), ax=axes, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=INK)
@@ -350,7 +265,5 @@ def _colour_bar(figure: Figure, axes: list[Axes], limits: tuple[float, float]) -
 
 def _running_mean(values: Float[np.ndarray, "steps"], width: int) -> Float[np.ndarray, "steps"]:
     """Mean over the last `width` values; over all so far where there are fewer."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    end = np.arange(1, len(values) + 1)
-    start = np.maximum(end - width, 0)
-    return (total[end] - total[start]) / (end - start)
+    total = np.concatenate([np.zeros(width), np.cumsum(values)])
+    return (total[width:] - total[:-width]) / np.minimum(np.arange(len(values)) + 1, width)

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import to_rgb
 from matplotlib.contour import QuadContourSet
 
-from fsslib.data import camvid, open_task
+from fsslib.data import camvid
 from fsslib.data.toyworld import CLASS_NAMES, ToyWorld, base_classes, fold_classes, streets
 from fsslib.episodes import VOID, EpisodeRow
-from fsslib.methods import build_method
 from fsslib.teaching import plots
 from fsslib.training.fit import History
 
@@ -106,7 +104,7 @@ def test_heat_overlay_keeps_coarse_cells_and_its_limits():
 def test_names_of_classes_of_all_data_sets():
     assert plots.class_name(1001) == CLASS_NAMES[1001]
     assert plots.class_name(12) == "dog"
-    assert plots.class_name(77) == "class 77"
+    assert plots.class_name(999) == "class 999"
 
 
 def test_an_episode_has_a_panel_for_every_support_and_one_each_for_query_truth_prediction_scores(one_way):
@@ -199,28 +197,6 @@ def test_importing_fsslib_brings_in_no_plotting_and_no_torch():
     code = "import sys, fsslib; print(sorted({'matplotlib', 'torch', 'ipywidgets'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout == "[]\n"
-
-
-def test_answers_to_episodes_are_shown_with_support_and_truth():
-    task = open_task("toy", fold=0, targets=("night",), size=32)
-    figure = plots.show_answers(build_method("prototype"), task.exams(4), count=2)
-    assert len(panels(figure)) == 12
-    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["photo", "night"]
-    assert [ax.get_title() for ax in figure.axes][:6] == ["support", "truth", "prediction"] * 2
-
-
-def test_answers_on_streets_are_in_the_colours_of_the_classes():
-    task = open_task("streets", source="game", targets=("meadow",), size=32)
-    method = build_method("pixda", **task.method_options).train()
-    exam = task.exams(3)["game"]
-    figure = plots.show_answers(method, {"game": exam}, count=1)
-    assert method.training
-    image, truth, answer = images_of(panels(figure))
-    batch = next(exam.batches(1))
-    road = np.array(to_rgb(plots.STREET_COLOURS["road"]))
-    assert np.allclose(truth[(batch.labels[0] == 0).numpy()], road)
-    assert np.allclose(truth[(batch.labels[0] == VOID).numpy()], to_rgb(plots.VOID_COLOUR))
-    assert image.shape == truth.shape == answer.shape == (32, 64, 3)
 
 
 def test_every_class_of_streets_has_a_colour():

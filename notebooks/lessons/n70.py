@@ -1,21 +1,138 @@
-"""Pictures of streets and of what an adaptation makes of them: label maps, the selection of source images, softened
-answers, the rungs of a ladder. As in `plots`, functions named `show_...` return a matplotlib figure.
-"""
+"""Notebook 70: who learns from which phase, the selection's rule in probabilities, distillation, the rarest third; its
+figures of streets, of the selection, of softened answers and of the rungs of a ladder."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from fsslib.reproduction.statistics import Interval
-from fsslib.teaching.plots import DPI, INK, MASK_COLOURS, SCORE_MAP, STREET_COLOURS, draw_image, label_picture
+import fsslib as fss
+from fsslib.teaching.exercises import Exercise, among
+from fsslib.teaching.plots import DPI, INK, MASK_COLOURS, SCORE_MAP, STREET_COLOURS, draw_image, label_picture, plain
+
+NETWORKS = ("segmenter", "pixel_discriminator", "image_discriminator")
+
+
+def phases():
+    choices = ("source", "target", "discriminators"), ("none", "patch", "pixel"), (False, True)
+    for phase, adversary, select in itertools.product(*choices):
+        yield f"phase {phase!r}, adversary {adversary!r}, select={select}", phase, adversary, select
+
+
+@Exercise(phases, "is right for all 18 cases", "easy", 10, seen=among(*NETWORKS))
+def learners(phase, adversary, select):
+    """(phase, adversary, select) -> the names of the networks that get a gradient"""
+    judging = phase == "discriminators"
+    learn = (not judging, judging and adversary == "pixel", judging and (select or adversary == "patch"))
+    right = {name for name, learns in zip(NETWORKS, learn) if learns}
+
+    def wrong(asked, *places):
+        return right ^ {NETWORKS[place] for place in places} if phase == asked else right
+
+    return {
+        "right": right,
+        "the source has no adversary: the segmenter learns from its labels, nobody else.": wrong("source", 0, 1, 2),
+        "discriminators hold still while the target is told to look like the source.": wrong("target", 0, 1, 2),
+        "predictions are detached here.": wrong("discriminators", 0),
+        "the pixel discriminator is trained when it is the adversary, and only then.": wrong("discriminators", 1),
+        "the image discriminator is trained when the selection asks it, or the patch adversary does.": wrong(
+            "discriminators", 2
+        ),
+    }
+
+
+def patches():
+    # Patches that differ widely: their two means are far apart.
+    p_source = torch.rand(400, 6, generator=torch.Generator().manual_seed(0)).clamp(0.01, 0.99)
+    for delta in (0.4, 0.8, 1.2):
+        yield f"delta {delta}", p_source, delta
+
+
+@Exercise(patches, "agrees with the library for 400 images at 3 thresholds", "medium", 10)
+def keep(p, delta):
+    """(p_source [images, patches], delta) -> [images], true for the source images that stay"""
+    score, bound = -p.log().mean(1), math.exp(-delta)
+    return {
+        "right": fss.select_sources(score, delta),
+        "these are the images that go: high P(source) is dropped.": score <= delta,
+        "this is the arithmetic mean; the score is a mean of logarithms.": p.mean(1) < bound,
+        "delta bounds the score; the bound of the probability is exp(-delta).": (-score).exp() < delta,
+        "the bound of the probability is exp(-delta), not 1 - delta.": (-score).exp() < 1 - delta,
+        "the score is a mean over the patches, not a sum.": p.shape[1] * score > delta,
+        "the surest patch decides here; take the mean over all.": p.amax(1) < bound,
+        "the least sure patch decides here; take the mean over all.": p.amin(1) < bound,
+    }
+
+
+def answers():
+    generator = torch.Generator().manual_seed(0)
+    for shape, scale in (((2, 3, 4, 5), 3), ((1, 11, 3, 2), 150), ((3, 5, 1, 1), 3)):
+        yield f"logits {shape}, about {scale}", *(scale * torch.randn(2, *shape, generator=generator))
+
+
+@Exercise(answers, "agrees with the library on 3 shapes, and leaves the teacher alone", "medium", 10, gradients=(0, 1))
+def distillation(student, teacher):
+    """(student [B, C, H, W], teacher [B, C, H, W]) -> loss, one number"""
+    right, exchanged = fss.distillation_loss(student, teacher), fss.distillation_loss(teacher, student)
+    softened = (teacher / 2).softmax(1)
+    still, naive = softened.detach(), student.softmax(1).log()
+    divergence = right - torch.special.entr(still).mean()
+    return {
+        "right": right,
+        "the student has no temperature: it is on the teacher alone.": fss.distillation_loss(student / 2, teacher),
+        "the teacher's logits are divided by 2 before their softmax.": fss.distillation_loss(student, 2 * teacher),
+        "there is no factor of 4, the square of the temperature, here.": 4 * right,
+        "this is the sum over the classes; take their mean, too.": student.shape[1] * right,
+        "student and teacher have changed places: the teacher's softmax weighs the student's log.": exchanged,
+        "the entropy of the teacher is taken off: this is the divergence, of another value.": divergence,
+        "the sign: a cross-entropy is positive.": -right,
+        "the logarithm of a softmax that is 0 is minus infinity: take log_softmax.": -(still * naive).mean(),
+        "the teacher gets a gradient. Detach its logits.": -(softened * student.log_softmax(1)).mean(),
+    }
+
+
+def tables():
+    generator = torch.Generator().manual_seed(0)
+    for count, missing in ((11, False), (12, True), (7, False)):
+        names = [f"class {n}" for n in range(count)]
+        shares, ious = (dict(zip(names, torch.rand(count, generator=generator).tolist())) for _ in range(2))
+        if missing:
+            ious[min(shares, key=shares.get)] = None
+        yield f"{count} classes", dict(reversed(ious.items())), shares
+
+
+@Exercise(tables, "is right for 11, 12 and 7 classes, with and without one that is never seen", "easy", 10)
+def rare_mean(per_class, shares):
+    """(per_class, shares, both by the classes' names) -> mean IoU of the rarest third, one number"""
+    order, third = sorted(shares, key=shares.get), round(len(shares) / 3)
+    seen = [name for name in order if per_class[name] is not None]
+
+    def mean(names, empty=None, ious=per_class):
+        found = [empty if ious[name] is None else ious[name] for name in names]
+        found = [value for value in found if value is not None]
+        return sum(found) / len(found)
+
+    lowest, by_place = sorted(seen, key=per_class.get)[:third], dict(zip(shares, per_class.values()))
+    return {
+        "right": mean(order[:third]),
+        "these are the most frequent classes.": mean(order[-third:]),
+        "the third is chosen by the shares of the pixels, not by the IoU.": mean(lowest),
+        "this is the mean over all classes.": mean(order),
+        "a class without an IoU is not in the truth: leave it out of the mean, it is no 0.": mean(order[:third], 0.0),
+        "a class without an IoU still counts as one of the rarest third; no other takes its place.": mean(seen[:third]),
+        "a third of 11 is 4, rounded to a whole number.": mean(order[: len(order) // 3]),
+        "a third of 7 is 2, rounded to a whole number.": mean(order[: -(-len(order) // 3)]),
+        "the dictionaries are in different orders: pair them by the names.": mean(order[:third], ious=by_place),
+    }
+
 
 GREY = "#8a8a94"
 RED, BLUE, ORANGE = MASK_COLOURS[:3]
@@ -24,20 +141,14 @@ TONES = (GREY, INK, BLUE, ORANGE, RED)
 Passes = Sequence[tuple[Sequence[int], Tensor]]
 """After each pass over the source: the positions of the images that were left, and their scores."""
 
+Numbers, Ladder = Mapping[str, float], Mapping[str, Mapping[str, Sequence[float]]]
+"""Of each class; of each class and rung the IoU of each run, in per cent."""
 
-def show_streets(
-    rows: Sequence[Sequence[Tensor | np.ndarray]],
-    class_names: Mapping[int, str],
-    *,
-    titles: Sequence[str] = (),
-    row_titles: Sequence[str] = (),
-    legend: bool = True,
-    width: float = 9.2,
-) -> Figure:
-    """A grid of images [3, H, W], label maps [H, W] and pictures [H, W, 3] that are drawn as they are.
 
-    `legend` names the colours of the classes below. Rows may differ in the shape of their images; a row that is shorter
-    than the others leaves its last places empty.
+def show_streets(rows, class_names, *, titles=(), row_titles=(), legend=True, width=9.2) -> Figure:
+    """A grid of images [3, H, W], label maps [H, W] and arrays [H, W, 3] drawn as they are; rows may be short.
+
+    `legend` names the colours of the classes below. The images of a row have one shape.
     """
     columns = max(map(len, rows))
     shapes = [np.shape(row[0])[-3:-1] if isinstance(row[0], np.ndarray) else row[0].shape[-2:] for row in rows]
@@ -46,15 +157,15 @@ def show_streets(
     options = {"height_ratios": heights, "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(len(rows), columns, figsize=size, dpi=DPI, **options)
     for line, row in zip(axes, rows):
-        for ax, picture in zip_longest(line, row):
+        for ax, picture in itertools.zip_longest(line, row):
             if picture is None:
                 ax.set_axis_off()
             elif isinstance(picture, np.ndarray):
-                _bare(ax).imshow(picture, interpolation="nearest")
+                plain(ax).imshow(picture, interpolation="nearest")
             elif picture.ndim == 3:
                 draw_image(ax, picture)
             else:
-                _bare(ax).imshow(label_picture(picture, class_names), interpolation="nearest")
+                plain(ax).imshow(label_picture(picture, class_names), interpolation="nearest")
     for ax, title in zip(axes[0], titles):
         ax.set_title(title, fontsize=9, color=INK)
     for ax, title in zip(axes[:, 0], row_titles):
@@ -67,10 +178,7 @@ def show_streets(
 
 
 def show_scores(passes: Passes, *, first: float = 0.4) -> Figure:
-    """The scores of the source images, a row for each pass: points right of the pass's threshold stay.
-
-    Above, what a score says as a probability of "source"; dotted, indifference.
-    """
+    """The scores of the source images, a row for each pass: what is right of the pass's threshold stays."""
     figure, ax = plt.subplots(figsize=(8.6, 0.85 + 0.55 * len(passes)), dpi=DPI, layout="constrained")
     for row, (_, scores) in enumerate(passes):
         delta, scores = first * (row + 1), scores.cpu().numpy()
@@ -90,16 +198,10 @@ def show_scores(passes: Passes, *, first: float = 0.4) -> Figure:
     return figure
 
 
-def show_kept(
-    images: Float[Tensor, "images 3 H W"], positions: Sequence[int], passes: Passes, *, first: float = 0.4
-) -> Figure:
-    """Source images over the passes, a column each: one that was dropped fades; the number is its score.
-
-    `positions` say which images these are; the first row shows all of them.
-    """
-    rows, columns = len(passes) + 1, len(images)
-    size = (9.4, 0.72 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=DPI, layout="constrained", squeeze=False)
+def show_kept(images: Tensor, positions: Sequence[int], passes: Passes, *, first: float = 0.4) -> Figure:
+    """Source images, at their positions, over the passes: one that was dropped fades; the number is its score."""
+    shape, size = (len(passes) + 1, len(images)), (9.4, 0.72 * (len(passes) + 1))
+    figure, axes = plt.subplots(*shape, figsize=size, dpi=DPI, layout="constrained", squeeze=False)
     for row, line in enumerate(axes):
         score_of = {} if row == 0 else dict(zip(passes[row - 1][0], passes[row - 1][1].tolist()))
         left = sum(score > first * row for score in score_of.values())
@@ -114,17 +216,8 @@ def show_kept(
     return figure
 
 
-def show_softened(
-    logits: Float[Tensor, "C H W"],
-    place: tuple[int, int],
-    class_names: Mapping[int, str],
-    *,
-    temperatures: Sequence[float] = (1, 2, 4),
-) -> Figure:
-    """How sure an answer is at several temperatures: the largest probability of each pixel, all of them at one place.
-
-    `place` is a row and a column, circled in the maps.
-    """
+def show_softened(logits: Tensor, place: tuple[int, int], class_names, *, temperatures=(1, 2, 4)) -> Figure:
+    """How sure an answer [C, H, W] is at several temperatures: each pixel's largest probability, all at one place."""
     figure = plt.figure(figsize=(9.4, 3.4), dpi=DPI, layout="constrained")
     grid = figure.add_gridspec(2, len(temperatures))
     logits, maps = logits.detach().cpu(), []
@@ -133,7 +226,7 @@ def show_softened(
     for column, temperature in enumerate(temperatures):
         ax = figure.add_subplot(grid[0, column])
         surest = (logits / temperature).softmax(0).amax(0).numpy()
-        drawn = _bare(ax).imshow(surest, cmap=SCORE_MAP, vmin=0, vmax=1, interpolation="nearest")
+        drawn = plain(ax).imshow(surest, cmap=SCORE_MAP, vmin=0, vmax=1, interpolation="nearest")
         ax.scatter(place[1], place[0], s=46, fc="none", ec="white", lw=1.4)
         ax.set_title(f"temperature {temperature:g}: the largest probability", fontsize=9, color=INK)
         bars = figure.add_subplot(grid[1, column])
@@ -148,12 +241,7 @@ def show_softened(
     return figure
 
 
-def show_paired(
-    compared: Mapping[str, Mapping[str, tuple[Interval, Mapping[int, float], str]]],
-    *,
-    measures: Sequence[str],
-    highlighted: Sequence[str] = (),
-) -> Figure:
+def show_paired(compared, *, measures: Sequence[str], highlighted: Sequence[str] = ()) -> Figure:
     """Paired differences, a row for each comparison and a panel for each measure: pairs, their mean, its interval.
 
     `compared[name][measure]` is the interval, the difference of each unit, and the verdict, which is not drawn. The
@@ -186,15 +274,8 @@ def show_paired(
     return figure
 
 
-def show_classes(
-    shares: Mapping[str, float],
-    balance: Mapping[str, float],
-    ladder: Mapping[str, Mapping[str, Sequence[float]]],
-) -> Figure:
-    """Every class in a row, the most frequent on top: its share, its mean balance B, its IoU on each rung.
-
-    Shares are from 0 to 1; `ladder[class][rung]` has the IoU of each run in per cent, of which the mean is drawn.
-    """
+def show_classes(shares: Numbers, balance: Numbers, ladder: Ladder) -> Figure:
+    """Every class in a row, the most frequent on top: its share (0 to 1), mean balance B, mean IoU on each rung."""
     order = sorted(shares, key=shares.get)
     height, colours = range(len(order)), [STREET_COLOURS[name] for name in order]
     ratios = {"width_ratios": [1, 1, 1.9], "sharey": True, "layout": "constrained"}
@@ -223,10 +304,7 @@ def show_classes(
 
 
 def show_rungs(rungs: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
-    """The rungs of a ladder as bars from the top down: their mean over runs, and every run as a point.
-
-    A rung without runs says so in place of a bar.
-    """
+    """The rungs of a ladder as bars: their mean over runs, and every run as a point; one without runs says so."""
     figure, ax = plt.subplots(figsize=(6.4, 0.42 * len(rungs) + 0.7), dpi=DPI, layout="constrained")
     for row, values in enumerate(rungs.values()):
         if not values:
@@ -242,15 +320,31 @@ def show_rungs(rungs: Mapping[str, Sequence[float]], *, title: str = "") -> Figu
     return figure
 
 
-def _bare(ax: Axes) -> Axes:
-    ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set(color=INK, linewidth=0.6)
-    return ax
-
-
 def _airy(ax: Axes, *, grid: bool = True) -> None:
     if grid:
         ax.grid(axis="x", alpha=0.25)
     ax.tick_params(left=False, labelsize=8.5)
     ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def class_ladder(shares: Numbers, balance: Numbers, ladder: Ladder):
+    """A widget that picks a class and shows its share, its mean balance B, and its IoU on the rungs of a ladder.
+
+    Shares are from 0 to 1; a rung that was not run has no IoU. Raises ValueError when the three do not know the same
+    classes.
+    """
+    if not set(shares) == set(balance) == set(ladder):
+        odd = sorted(set(shares) ^ set(balance) | set(shares) ^ set(ladder))
+        raise ValueError(f"Shares, balance and ladder must know the same classes; these are not in all: {odd}.")
+
+    def draw(class_name: str):
+        rungs = ladder[class_name]
+        means = [f"{rung} {sum(ious) / len(ious):.1f}" for rung, ious in rungs.items() if ious]
+        words = (
+            f"{class_name}: {100 * shares[class_name]:.2f} % of the pixels, B = {balance[class_name]:.3f} on average. "
+            f"IoU: {', '.join(means) or 'not run yet'}."
+        )
+        return words, show_rungs(rungs, title=f"IoU of {class_name}, %")
+
+    names = sorted(shares, key=shares.get)
+    return fss.widgets.Explorer("Class ladder", {"class_name": fss.widgets.choice(names, "class")}, draw)

@@ -1,18 +1,23 @@
-"""What the figures of streets and ladders show: panels, points left and right of a threshold, missing runs. 4 s."""
+"""What one lesson alone shows: figures of streets and ladders, answers of what was trained; that lessons are found."""
+
+import sys
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
+import fsslib as fss
 from fsslib.data.toyworld.streets import CLASS_NAMES
 from fsslib.reproduction.statistics import student_interval
-from fsslib.teaching import street_plots
+from fsslib.teaching import lesson, plots
 from fsslib.teaching.plots import MASK_COLOURS, label_picture
 
 matplotlib.use("Agg")
 
+street_plots = lesson(70)
 PASSES = [([0, 1, 2, 3], torch.tensor([0.1, 0.5, 0.9, 2.0])), ([1, 2, 3], torch.tensor([0.2, 0.7, 1.0]))]
 
 
@@ -117,3 +122,44 @@ def test_rungs_are_bars_of_means_with_their_runs():
     assert [bar.get_width() for bar in ax.patches] == [15.0]
     assert texts(ax) == ["not run yet"]
     assert ax.get_title(loc="left") == "IoU"
+
+
+def pictures(figure):
+    return [ax.get_images()[0].get_array() for ax in figure.axes]
+
+
+def test_answers_to_episodes_are_shown_with_support_and_truth():
+    task = fss.open_task("toy", fold=0, targets=("night",), size=32)
+    figure = lesson(90).show_answers(fss.build_method("prototype"), task.exams(4), count=2)
+    assert len(pictures(figure)) == 12
+    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["photo", "night"]
+    assert [ax.get_title() for ax in figure.axes][:6] == ["support", "truth", "prediction"] * 2
+    episode = next(task.exams(4)["night"].batches(2))
+    np.testing.assert_allclose(pictures(figure)[10], plots.overlay(episode.query_images[1], episode.query_labels[1]))
+
+
+def test_answers_on_streets_are_in_the_colours_of_the_classes():
+    task = fss.open_task("streets", source="game", targets=("meadow",), size=32)
+    method = fss.build_method("pixda", **task.method_options).train()
+    exam = task.exams(3)["game"]
+    figure = lesson(90).show_answers(method, {"game": exam}, count=1)
+    assert method.training
+    image, truth, answer = pictures(figure)
+    batch = next(exam.batches(1))
+    np.testing.assert_allclose(image, batch.images[0].movedim(0, 2))
+    np.testing.assert_allclose(truth, label_picture(batch.labels[0], CLASS_NAMES))
+    assert np.allclose(truth[(batch.labels[0] == fss.VOID).numpy()], to_rgb(plots.VOID_COLOUR))
+    assert answer.shape == (32, 64, 3)
+
+
+def test_a_lesson_is_found_by_its_place_whatever_else_has_its_name(tmp_path, monkeypatch):
+    for name in ("n10.py", "lessons.py"):
+        (tmp_path / name).write_text("raise ImportError('the wrong one')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lesson.cache_clear()
+    assert lesson(10).vote.difficulty == "medium"
+    assert lesson(10) is lesson(10)
+    assert not [name for name in sys.modules if name.startswith(("n10", "lessons", "fsslib_lesson"))]
+    with pytest.raises(ValueError, match="Notebook 11 has nothing of its own; there are 0, 10"):
+        lesson(11)

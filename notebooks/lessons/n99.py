@@ -1,6 +1,6 @@
-"""Pictures of results: claims as intervals, scores as bars, two rows class by class, home against away, losses of runs.
+"""Notebook 99: claims as intervals, scores as bars, two rows class by class, home against away, losses of runs.
 
-As in `plots`, functions named `show_...` return a matplotlib figure. All numbers are points of mIoU or IoU in percent.
+Functions named `show_...` return a matplotlib figure. All numbers are points of mIoU or IoU in percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,8 @@ def show_forest(judged: Sequence[Judgement], *, width: float = 9.0) -> Figure:
     tests = len({(line.claim.id, line.test.compared, line.test.plan) for line in lines})
     size = (width, 0.21 * len(lines) + 0.26 * tests + 0.32 * len({line.claim.id for line in lines}) + 0.95)
     figure, ax = plt.subplots(figsize=size, dpi=DPI, layout="constrained")
-    paper = {"fc": "white", "ec": "none", "pad": 1}
-    at_left = {
-        "bbox": paper,
-        "transform": blended_transform_factory(figure.transFigure, ax.transData),
-        "in_layout": False,
-    }
+    at_left = {"bbox": {"fc": "white", "ec": "none", "pad": 1}, "in_layout": False}
+    at_left["transform"] = blended_transform_factory(figure.transFigure, ax.transData)
     height, ticks, names = 0.0, [], []
     for _, group in groupby(lines, lambda line: line.claim.id):
         group = list(group)
@@ -64,16 +60,9 @@ def show_forest(judged: Sequence[Judgement], *, width: float = 9.0) -> Figure:
     ax.set_ylim(height + 0.9, 0.7)
     ax.set_xlabel("points of mIoU ahead", fontsize=9, color=INK)
     _airy(ax)
-    handles = [
-        Line2D([], [], color=COLOUR_OF[word], lw=2.4, label=word)
-        for word in COLOUR_OF
-        if any(line.word == word for line in lines)
-    ]
-    handles += [
-        Line2D([], [], color=GREY, ls="", marker=MARKER_OF[world], label=world)
-        for world in MARKER_OF
-        if any(line.test.world == world for line in lines)
-    ]
+    words, worlds = {line.word for line in lines}, {line.test.world for line in lines}
+    handles = [Line2D([], [], color=COLOUR_OF[word], lw=2.4, label=word) for word in COLOUR_OF if word in words]
+    handles += [Line2D([], [], color=GREY, ls="", marker=MARKER_OF[w], label=w) for w in MARKER_OF if w in worlds]
     if any(line.claim.steps_alike for line in lines):
         handles.append(Line2D([], [], ls="", marker="v", mfc="none", mec=INK, label="the paper, on other data"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
@@ -86,10 +75,8 @@ def show_bars(scores: Mapping[str, Mapping[str, Interval | None]], *, ylabel: st
     Without an interval (fewer than five runs) a bar is pale.
     """
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    size = (max(2.2 + 1.75 * len(columns), 6), 0.29 * len(scores) + 0.75)
-    figure, axes = plt.subplots(
-        1, len(columns), figsize=size, dpi=DPI, layout="constrained", sharey=True, squeeze=False
-    )
+    options = {"figsize": (max(2.2 + 1.75 * len(columns), 6), 0.29 * len(scores) + 0.75), "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(columns), dpi=DPI, sharey=True, squeeze=False, **options)
     for ax, column in zip(axes[0], columns):
         for row, values in enumerate(scores.values()):
             if (interval := values.get(column)) is None:
@@ -136,9 +123,8 @@ def show_home_and_away(panels: Mapping[str, Mapping[str, tuple[Sequence[float], 
 
     A point is a run, the large one the mean of its row; on the dotted line nothing would be lost abroad.
     """
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.1 * len(panels), 4.3), dpi=DPI, layout="constrained", squeeze=False
-    )
+    size = (4.1 * len(panels), 4.3)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, dpi=DPI, layout="constrained", squeeze=False)
     for ax, (title, rows) in zip(axes[0], panels.items()):
         for (name, (home, away)), colour in zip(rows.items(), cycle(MASK_COLOURS)):
             ax.scatter(home, away, s=12, color=colour, alpha=0.35, linewidths=0)

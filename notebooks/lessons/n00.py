@@ -1,0 +1,222 @@
+"""Notebook 00: the counts of an episode, mIoU, leaks, scores that flatter; a walk through the toy world."""
+
+from collections.abc import Callable
+
+import torch
+
+import fsslib as fss
+from fsslib.data import toyworld
+from fsslib.teaching.exercises import Exercise, Parts
+
+
+def maps():
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(20):
+        ways = 1 + trial % 3
+        prediction, labels = torch.randint(0, ways + 1, (2, 9, 7), generator=generator)
+        labels[labels == ways] = 0 if trial % 4 == 3 else ways
+        labels[torch.rand(9, 7, generator=generator) < 0.2] = fss.VOID
+        yield f"map {trial + 1}, ways: {ways}", prediction, labels, ways
+
+
+@Exercise(
+    maps,
+    "agrees with FewShotMeter on 20 random maps of 1 to 3 ways, void and absent ways too",
+    "medium",
+    10,
+    hint="compare the masks prediction == n and labels == n, both restricted to labels != 255",
+)
+def counts_per_way(p, y, ways):
+    """(prediction [H, W], labels [H, W], ways) -> TP, FP, FN of each way [ways, 3], void not counted"""
+    void = y == fss.VOID
+
+    def counts(p, y, ways=ways):
+        meter = fss.FewShotMeter(range(ways))
+        meter.update(p[None], y[None], torch.arange(ways)[None])
+        return meter.ways[:, 2:].tolist()
+
+    right, unmasked = counts(p, y), counts(p, y.where(~void, 0))
+    found = [(row, bool((y == n).any())) for n, row in enumerate(right, start=1)]
+    there, swapped = [row for row, here in found if here], [(tp, fn, fp) for tp, fp, fn in right]
+    pooled = ways * counts((p > 0).long(), y.where(void, (y > 0).long()), 1)
+    confused = counts(p, y.where((p == y) | (p * y == 0), fss.VOID))
+    from_zero = counts(p + 1, y.where(void, y + 1), ways + 1)[:ways]
+    return {
+        "right": right,
+        "void was counted: leave out every pixel whose label is 255, whatever is predicted there.": unmasked,
+        "a way is missing. A way that is absent from the labels has a row too: what is predicted for it is FP.": there,
+        "an absent way has FP: all that is predicted for it.": [row if here else [0, 0, 0] for row, here in found],
+        "the ways are pooled: a pixel of way 2 predicted as way 1 is FP of way 1 and FN of way 2.": pooled,
+        "a pixel of way 2 predicted as way 1 is in no count; it is FP of way 1 and FN of way 2.": confused,
+        "FP and FN are exchanged: compare the masks prediction == n and labels == n; FP is in the first.": swapped,
+        "this begins with the background: ways are numbered from 1.": from_zero,
+        "rows are ways, and columns TP, FP, FN; here it is the other way round.": [*zip(*right)],
+    }
+
+
+def lists():
+    """Three classes, one of them met once, with episodes of very different sizes; some find nothing."""
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(20):
+        classes = [1001, *(1002 + torch.randint(0, 2, (7,), generator=generator)).tolist()]
+        found = (10 ** (3 * torch.rand(8, 3, generator=generator))).long()
+        found[5, 0], found[0, 0] = 0, found[0, 0] * (trial % 2)
+        yield f"list {trial + 1}", [(c, *row) for c, row in zip(classes, found.tolist())]
+
+
+@Exercise(
+    lists,
+    "agrees with the field's definition on 20 random lists of episodes",
+    "easy",
+    10,
+    hint="IoU of a class is TP / (TP + FP + FN), summed over its episodes; the mean is over the classes met",
+)
+def miou(rows):
+    """(rows of (class, TP, FP, FN), one an episode) -> the field's mIoU, one number"""
+
+    def mean(score=lambda tp, fp, fn: tp / (tp + fp + fn), bins=None, rows=rows):
+        """Over bins, by default classes, of the score of their summed counts."""
+        sums = {}
+        for key, (_, *counts) in zip(bins or [row[0] for row in rows], rows):
+            sums[key] = [a + b for a, b in zip(sums.get(key, (0, 0, 0)), counts)]
+        return sum(score(*counts) for counts in sums.values()) / len(sums)
+
+    numbers, one_bin = range(len(rows)), [0] * len(rows)
+    each = [mean(rows=[row for row in rows if row[0] == c]) for c, *_ in rows]
+    hit = [row for row, score in zip(rows, each) if score]
+    return {
+        "right": mean(),
+        "this is the mean over episodes; add up the counts of a class first, divide once per class.": mean(
+            bins=numbers
+        ),
+        "all classes are in one bin; each class has its own sums, and all classes weigh the same.": mean(bins=one_bin),
+        "a class counts as often as it is met here; in the mean all classes weigh the same.": sum(each) / len(each),
+        "episodes without TP are left out; their FP and FN count.": mean(rows=[row for row in rows if row[1]]),
+        "a class that is never found has the IoU 0, and that counts in the mean.": mean(rows=hit),
+        "this is Dice, 2 TP / (2 TP + FP + FN); IoU counts TP once.": mean(lambda t, p, n: 2 * t / (2 * t + p + n)),
+        "FN is missing below: TP / (TP + FP) is precision.": mean(lambda t, p, n: t / max(t + p, 1)),
+        "FP is missing below: TP / (TP + FN) is recall.": mean(lambda t, p, n: t / max(t + n, 1)),
+        "this is in per cent; here an IoU lies between 0 and 1.": 100 * mean(),
+    }
+
+
+def exams():
+    """Of each kind of leak one episode, and two clean ones; shuffled too, so that nobody can learn the places."""
+    rows = [
+        fss.EpisodeRow("c1001-000010", (1001,), (("c1001-000011",),)),
+        fss.EpisodeRow("c1007-000012", (1007,), (("c1007-000013",),)),
+        fss.EpisodeRow("c1001-000014", (1001, 1008), (("c1001-000015",), ("c1008-000016",))),
+        fss.EpisodeRow("c1002-000009", (1002,), (("c1002-000017",),)),
+        fss.EpisodeRow("c1002-000018", (1002,), (("c1002-000019", "c1002-000009"),)),
+        fss.EpisodeRow("c1003-000020", (1003, 1002), (("c1003-000021",), ("c1002-000009",))),
+        fss.EpisodeRow("c1004-000022", (1004, 1005), (("c1004-000023",), ("c1005-000024",))),
+    ]
+    for case, order in (("seven episodes", range(7)), ("shuffled", (6, 3, 5, 0, 2, 4, 1))):
+        yield case, [rows[n] for n in order], {1006, 1007, 1008}, {"c1006-000001", "c1002-000009"}
+
+
+def how_often(function):
+    """Seen through this, numbers of rows become how often each row was named."""
+
+    def shown(rows, *given):
+        found = [int(n) for n in function(rows, *given)]
+        named = {str(row): found.count(n) for n, row in enumerate(rows)}
+        return Parts(named | {"numbers that no episode has": sum(not 0 <= n < len(rows) for n in found)})
+
+    return shown
+
+
+@Exercise(exams, "finds all five kinds of leak and accuses no clean episode", "medium", 10, seen=how_often)
+def find_leaks(rows, classes, images):
+    """(rows, train_classes, train_images) -> the numbers of the episodes that leak, from 0"""
+
+    def leaks(ways=lambda row: row.classes, shown=lambda row: sum(row.supports, ()), asked=lambda row: (row.query,)):
+        return [n for n, r in enumerate(rows) if classes & {*ways(r)} or images & {*shown(r), *asked(r)}]
+
+    return {
+        "right": leaks(),
+        "it leaks: its class was trained on.": leaks(ways=lambda row: ()),
+        "it leaks: its second way was trained on.": leaks(ways=lambda row: row.classes[:1]),
+        "pictures are not looked at: its query was a training image.": leaks(shown=lambda r: (), asked=lambda r: ()),
+        "it leaks: its query was a training image.": leaks(asked=lambda row: ()),
+        "supports are not looked at: its second support was a training image.": leaks(shown=lambda row: ()),
+        "it leaks: its second support was a training image.": leaks(shown=lambda row: [s[0] for s in row.supports]),
+        "it leaks: a support of its second way was a training image.": leaks(shown=lambda row: row.supports[0]),
+        "it is clean: neither its classes nor its images were trained on.": range(len(rows)),
+        "every leaking episode is to be named once.": leaks() + leaks(),
+        "episodes are numbered from 0.": [n + 1 for n in leaks()],
+    }
+
+
+@Exercise(
+    lambda: [(f"share {pixels / 100:.2f}", pixels / 100) for pixels in (1, 8, 20, 50, 99)],
+    "agrees with FewShotMeter for five foreground shares",
+    "easy",
+    5,
+    hint="who predicts nothing has no TP, and misses only the foreground: background IoU is TN / (TN + FN)",
+)
+def flattering_scores(share):
+    """(share of the foreground) -> two numbers, the FB-IoU of predicting nothing and of predicting everything"""
+    labels = (torch.arange(100) < round(100 * share)).long().view(1, 10, 10)
+    meters = [fss.FewShotMeter([0]), fss.FewShotMeter([0])]
+    for answer, meter in enumerate(meters):
+        meter.update(torch.full_like(labels, answer), labels, torch.tensor([[0]]))
+    nothing, everything = (meter.compute().fb_iou for meter in meters)
+    rightly = (1 - share, share)
+    return {
+        "right": (nothing, everything),
+        "the two are in the other order: first nothing predicted, then everything.": (everything, nothing),
+        "these are shares of right pixels. FB-IoU is a mean of two IoUs, and who predicts nothing has no TP.": rightly,
+        "this is the foreground's IoU alone; the background's has half the weight.": (0, share),
+        "what is missed is in the union once: TN + FN is the whole picture.": [p / (2 - p) / 2 for p in rightly],
+    }
+
+
+def episode_explorer(
+    predict: Callable | None = None,
+    *,
+    similarity: Callable | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    fold: int = 0,
+    size: int = 64,
+):
+    """A widget to walk through the toy world, one 1-way 1-shot episode at a time.
+
+    `predict` makes a `Prediction` of an episode, as `method.eval().predict` does. `similarity` makes a score map
+    [1, h, w] of it, drawn with the colours of `limits`. Without them the widget shows support, query and truth. A scene
+    keeps its number in every domain, and holds distractors of the chosen fold's training classes only.
+    """
+
+    def classes_of(fold: int) -> list[tuple[str, int]]:
+        return [(toyworld.CLASS_NAMES[c], c) for c in toyworld.fold_classes(fold)]
+
+    @torch.no_grad()
+    def draw(fold: int, class_id: int, domain: str, support: int, query: int):
+        if support == query:
+            return "Support and query are one picture: copying the mask would be perfect. Move one of them.", None
+        shown, asked = (f"c{class_id}-{number:06d}" for number in (support, query))
+        world = fss.ToyWorld(domain, size=size, distractors=toyworld.base_classes(fold))
+        episode = world.episode([fss.EpisodeRow(asked, (class_id,), ((shown,),))])
+        prediction, scores = predict and predict(episode).labels, similarity and similarity(episode)
+        there = episode.query_labels == 1
+        words = f"The class covers {100 * there.double().mean():.1f} % of the query."
+        if predict:
+            says = prediction == 1
+            iou = (says & there).sum().item() / max((says | there).sum().item(), 1)
+            words += f" IoU of the prediction in this one picture: {iou:.3f}."
+        return words, fss.plots.show_episode(episode, prediction=prediction, scores=scores, limits=limits)
+
+    folds = [(f"fold {f}", f) for f in toyworld.TEST_FOLDS]
+    folds.append((f"fold {toyworld.DEVELOPMENT_FOLD}, development", toyworld.DEVELOPMENT_FOLD))
+    controls = {
+        "fold": fss.widgets.choice(folds, "test fold", value=fold),
+        "class_id": fss.widgets.choice(classes_of(fold), "class"),
+        "domain": fss.widgets.choice(toyworld.DOMAINS),
+        "support": fss.widgets.slider(0, 99, 1),
+        "query": fss.widgets.slider(0, 99, 2),
+    }
+    # Before the explorer looks: the new options select the first class of the fold, which draws.
+    controls["fold"].observe(
+        lambda change: controls["class_id"].set_trait("options", classes_of(change["new"])), "value"
+    )
+    return fss.widgets.Explorer("Episode explorer", controls, draw)
