@@ -1,0 +1,50 @@
+"""The folder findings/: its form, and what fsslib must not do because of one. The scripts are run by hand. 15 s."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from tests.methods.contract import ALL_METHODS, DEVICE, random_batch, small_method
+
+FOLDER = Path(__file__).parents[1] / "findings"
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
+
+
+def test_the_list_names_the_scripts_that_are_there():
+    listed = re.findall(r"^\| `([\w-]+)`", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == [path.stem for path in SCRIPTS]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_has_the_form_that_was_agreed(path):
+    text = path.read_text(encoding="utf-8")
+    assert os.access(path, os.X_OK)
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+    assert 30 <= len(text.splitlines()) <= 70
+    installed = re.search(r"pip\" install --quiet --disable-pip-version-check(?: \\\n)?(.*)", text)[1].split()
+    assert installed
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", package) for package in installed), "packages by name and exact version"
+    assert "CHANGED: " in text
+    assert "import fsslib" not in text
+    assert "from fsslib" not in text
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_no_weight_is_updated_inside_autocast(name):
+    """torch 2.15.0: the rest of the block would go on with the old weights (torch-autocast-keeps-old-weights.sh)."""
+    method, inside = small_method(name).train(), []
+    method.compute_dtype = torch.bfloat16
+    optimizers = {key: torch.optim.SGD(group, lr=0.1) for key, group in method.parameter_groups().items()}
+    kind = torch.device(DEVICE).type
+    hook = register_optimizer_step_pre_hook(lambda *_: inside.append(torch.is_autocast_enabled(kind)))
+    try:
+        method.training_step(random_batch(name, batch=4), optimizers)
+    finally:
+        hook.remove()
+    assert inside
+    assert not any(inside)
