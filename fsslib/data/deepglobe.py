@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.data.decode import DataError, colour_codes, read_image, read_size, size_mismatch
+from fsslib.data.decode import DataError, colour_codes, read_image, read_size, refuse, size_mismatch
 from fsslib.data.images import LabelledImageSet, classes_in, scan_all
 from fsslib.data.masks import files_in, paired, read_mask
 from fsslib.data.names import class_id, named
@@ -130,12 +130,15 @@ def find_files(root: Path | str | None = None) -> dict[str, tuple[Path, dict[int
             found.setdefault(crop, (image, {}))[1][number] = mask
     if (folder / LISTED).is_file():
         listed = set((folder / LISTED).read_text(encoding="utf-8").split())
-        if wrong := sorted(listed ^ {f"{number}/{crop}" for crop, (_, masks) in found.items() for number in masks}):
-            state = "missing" if wrong[0] in listed else "not on the list"
-            raise DataError(
-                f"{folder / LISTED} does not list the crops there: {len(wrong)} differ, the first is {wrong[0]}, "
-                f"{state}. Delete {folder} and cut the crops again."
-            )
+        there = {f"{number}/{crop}" for crop, (_, masks) in found.items() for number in masks}
+        refuse(
+            {
+                crop: f"{folder / LISTED} does not list the crops there: {crop} is {how}."
+                for crops, how in ((listed - there, "missing"), (there - listed, "not on the list"))
+                for crop in sorted(crops)
+            },
+            f"Delete {folder} and cut the crops again.",
+        )
     return found
 
 

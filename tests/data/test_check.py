@@ -1,10 +1,13 @@
 """A check counts what is there, names what is damaged, and draws what people look at."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fsslib.data import READERS
+from fsslib.cli import main
+from fsslib.data import READERS, coco, open_images
 from fsslib.data import check as check_module
 from fsslib.data.camvid import camvid
 from fsslib.data.check import (
@@ -22,8 +25,13 @@ from fsslib.data.names import class_id
 from fsslib.data.pascal import PascalVOC
 from fsslib.data.sources import ENTRIES
 from fsslib.data.splits import coco_fold
+from tests.data import street_fixture
 from tests.data.camvid_fixture import draw_camvid
-from tests.data.voc_fixture import add_image, add_list
+from tests.data.test_coco import draw_coco
+from tests.data.test_magnetic_tile import draw_tiles
+from tests.data.test_masks import TABLE, add_lesion, add_pair, fss_files
+from tests.data.test_suim import add_scene
+from tests.data.voc_fixture import add_image, add_list, draw_voc
 
 
 @pytest.fixture
@@ -100,6 +108,101 @@ def test_a_sheet_of_many_images_is_full_and_no_larger(tree, tmp_path):
     add_list(tree, "train", ids)
     report = check(PascalVOC(tree, size=32), sheet=tmp_path / "sheet.png")
     with Image.open(report.sheet) as sheet:
+        assert sheet.size == (SHEET[0] * (SIDE + 10), SHEET[1] * (SIDE + 42))
+
+
+def draw_pairs(image: str, mask: str):
+    """Draws six images with masks at these places, where * stands for a number."""
+    return lambda root: [add_pair(root / image.replace("*", n), root / mask.replace("*", n)) for n in "123456"]
+
+
+def draw_isic(root):
+    for name in ("ISIC_0000000", "ISIC_0000004", "ISIC_0010181"):
+        add_lesion(root, name)
+    (root / "ISIC" / "class_id.csv").write_bytes(TABLE.encode())
+
+
+DRAW = {
+    "pascal": draw_voc,
+    "coco": draw_coco,
+    "camvid": draw_camvid,
+    "magnetic_tile": draw_tiles,
+    "suim": lambda root: [add_scene(root, name) for name in "abcde"],
+    "fss1000": lambda root: [add_pair(*fss_files(root, f"taxi/{n}")) for n in range(1, 6)],
+    "deepglobe": draw_pairs("Deepglobe/*/test/origin/*_sat_00.jpg", "Deepglobe/*/test/groundtruth/*_sat_00.png"),
+    "isic": draw_isic,
+    "chest_xray": draw_pairs("LungSegmentation/CXR_png/CHNCXR_*.png", "LungSegmentation/masks/CHNCXR_*_mask.png"),
+    "kvasir": draw_pairs("Kvasir-SEG/images/*.jpg", "Kvasir-SEG/masks/*.jpg"),
+    "cityscapes": street_fixture.draw_cityscapes,
+    "gta5": street_fixture.draw_gta5,
+    "synthia": street_fixture.draw_synthia,
+}
+
+
+def test_every_reader_is_tried():
+    assert DRAW.keys() == {name for name in READERS.keys() | OPENERS.keys() if "coco_" not in name}
+
+
+@pytest.fixture
+def drawn(request, tmp_path, monkeypatch):
+    """A small set below FSSLIB_DATA, opened."""
+    monkeypatch.setattr(coco, "cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    DRAW[request.param](tmp_path)
+    images, damaged = open_set(request.param)
+    assert damaged == {}
+    return request.param, images
+
+
+@pytest.mark.parametrize("drawn", DRAW, indirect=True)
+def test_all_damaged_files_are_named_and_the_rest_is_counted_and_drawn(drawn, tmp_path, capsys):
+    name, images = drawn
+    (_, labels), (blank, _), (gone, _) = hurt = [images.files_of(images.ids[at])[:2] for at in (-1, 0, 1)]
+    labels.write_bytes(labels.read_bytes()[: labels.stat().st_size // 2])
+    blank.write_bytes(b"")
+    gone.unlink()
+    if name == "coco":  # label maps are the reader's own: the outlines are what can be damaged
+        images.annotations.write_text(images.annotations.read_text().replace("[[5, 45,", "[[5, null,"))
+    sheet = tmp_path / "sheet.png"
+    assert main(["data", "check", name, "--sheet", str(sheet)]) == 1
+    said = capsys.readouterr().out
+    assert "DAMAGED   3 files" in said
+    for files in hurt:
+        assert len(re.findall("|".join(rf"[/ ]{path.name}[ ,]" for path in files), said)) == 1
+    assert " images, list sha256 " in said
+    assert sheet.exists() == (name != "isic"), "of three lesions none is left"
+    if name in READERS and name != "camvid":
+        with pytest.raises(DataError):
+            open_images(name)
+
+
+def test_a_set_of_which_nothing_is_left_names_its_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    for image_id in street_fixture.draw_synthia(tmp_path):
+        (tmp_path / "SYNTHIA" / "RAND_CITYSCAPES" / "RGB" / f"{image_id}.png").unlink()
+    assert main(["data", "check", "synthia", "--sheet", str(tmp_path / "sheet.png")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("has no image of its name") == len(street_fixture.SYNTHIA_IDS)
+    assert "left without an image" in said
+
+
+def test_what_a_reader_made_of_odd_files_is_a_remark(tmp_path, monkeypatch):
+    add_scene(tmp_path, "d_r_1_")
+    add_scene(tmp_path, "f_r_1058_", mask_size=(55, 64))
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    report = check(*open_set("suim"))
+    assert "remark    1 masks are larger than their image and cropped to it: TEST/f_r_1058_." in str(report)
+
+
+def test_a_sheet_shows_readable_images_in_the_places_of_damaged_ones(tree, tmp_path):
+    ids = [f"2008_{n:06d}" for n in range(3 * SHEET[0] * SHEET[1])]
+    for image_id in ids:
+        add_image(tree, image_id, [(12, (10, 10, 20, 20))])
+    add_list(tree, "train", ids)
+    voc = PascalVOC(tree, size=32)
+    for image_id in ids[::3]:
+        voc._image_path(image_id).write_bytes(b"")
+    with Image.open(check(voc, sheet=tmp_path / "sheet.png").sheet) as sheet:
         assert sheet.size == (SHEET[0] * (SIDE + 10), SHEET[1] * (SIDE + 42))
 
 

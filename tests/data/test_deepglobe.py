@@ -178,7 +178,7 @@ def test_damaged_crops_are_named_with_the_next_step(tree):
     with pytest.raises(DataError, match=rf"{name}\.jpg has no mask of its name below .*test\. "):
         DeepGlobe(tree)
     (folder / str(second) / "test" / "origin" / f"{name}.jpg").unlink()
-    with pytest.raises(DataError, match=rf"1 differ, the first is {second}/{name}, missing\. Delete"):
+    with pytest.raises(DataError, match=rf"crops there: {second}/{name} is missing\. Delete"):
         DeepGlobe(tree)
     masks[1].write_bytes(whole)
     shutil.rmtree(folder / "6")

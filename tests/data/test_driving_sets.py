@@ -150,6 +150,28 @@ def test_train_ids_are_read_where_there_are_no_label_ids(small):
     assert torch.equal(after.images(after.ids).labels, labels)
 
 
+@pytest.mark.parametrize("name", OPEN)
+def test_what_other_code_left_beside_the_label_maps_is_left_alone(small, name):
+    before = OPEN[name](small)
+    for image_id in before.ids:
+        path = before.files_of(image_id)[1]
+        for ending in ("labelTrainIds.png", "LABELTRAINIDS.PNG", "color.png"):
+            fixture.save(path.with_name(f"{image_id}_{ending}"), np.zeros((3, 3), dtype=np.uint8))
+            fixture.save(path.with_name(f"{image_id}_gtFine_{ending}"), np.zeros((3, 3), dtype=np.uint8))
+    after = OPEN[name](small)
+    assert [after.files_of(i) for i in after.ids] == [before.files_of(i) for i in before.ids]
+
+
+@pytest.mark.parametrize("name", ["GTA5", "SYNTHIA"])
+def test_train_ids_alone_are_said_to_be_all_there_is(small, name):
+    for path in list((small / name / FILES[name][1]).parent.glob("[0-9]*")):
+        path.rename(path.with_name(f"{path.stem}_labelTrainIds.png"))
+    with pytest.raises(
+        DataError, match=r"no label map as published, only .* such as 0+1?_labelTrainIds\.png.*\n.*To get"
+    ):
+        OPEN[name](small)
+
+
 def test_k_images_of_every_city(drawn):
     source = cityscapes(drawn[0])
     for k in (1, 2, 3):

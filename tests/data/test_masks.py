@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fsslib.data import fss1000
+from fsslib.data import FEWEST_IMAGES, fss1000, open_task
 from fsslib.data.fss1000 import LEFT_OUT, PARTS, Fss1000, class_ids, class_list, class_name
 from fsslib.data.images import DataError
 from fsslib.data.joined import joined
@@ -292,11 +292,28 @@ def test_lungs_with_and_without_a_suffix_to_their_mask(tmp_path):
     assert data.ids == ("CHNCXR_0001_0", "MCUCXR_0006_1")
     assert data.class_names == {class_id("lung"): "lung"}
     assert [len(images) for images in data.images_by_class.values()] == [2]
+    parts = {"shenzhen": ("CHNCXR_0001_0",), "montgomery": ("MCUCXR_0006_1",)}
+    for part, ids in parts.items():
+        assert ChestXray(tmp_path, part=part).ids == ids
+        assert ChestXray(tmp_path, part=part).name == f"chest_xray_{part}"
+    with pytest.raises(ValueError, match="are all, shenzhen, montgomery; asked for 'china'"):
+        ChestXray(tmp_path, part="china")
     (folder / "CXR_png" / "CHNCXR_0001_0.png").unlink()
     with pytest.raises(
         DataError, match=r"CHNCXR_0001_0_mask\.png has no image of its name below .*LungSegmentation\. "
     ):
         ChestXray(tmp_path)
+
+
+def test_the_task_of_chest_x_rays_asks_what_published_numbers_are_of(tmp_path, monkeypatch):
+    folder = tmp_path / "LungSegmentation"
+    for n in range(FEWEST_IMAGES):
+        add_pair(folder / "CXR_png" / f"CHNCXR_{n}.png", folder / "masks" / f"CHNCXR_{n}_mask.png")
+        add_pair(folder / "CXR_png" / f"MCUCXR_{n}.png", folder / "masks" / f"MCUCXR_{n}.png")
+    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
+    task = open_task("untrained", source="chest_xray", size=32)
+    assert task.tests["chest_xray"].ids == tuple(f"CHNCXR_{n}" for n in range(FEWEST_IMAGES))
+    assert task.test_classes == (class_id("lung"),)
 
 
 def test_polyps_with_masks_stored_as_jpeg(tmp_path):

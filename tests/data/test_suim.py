@@ -139,6 +139,16 @@ def test_a_mask_that_is_a_little_larger_is_cropped_to_the_image(tmp_path):
     data.check()
 
 
+def test_a_mask_that_is_longer_is_cropped_at_the_bottom_and_counted(tree):
+    numbers = add_scene(tree, "f_r_1058_", (3, 7), mask_size=(55, 64))  # 15 % longer, as released
+    data = Suim(tree)
+    assert np.array_equal(data.original("TEST/f_r_1058_")[1].numpy(), np.array(GLOBAL_IDS)[numbers[:48]])
+    assert data.notes == ("1 masks are larger than their image and cropped to it: TEST/f_r_1058_.",)
+    assert data.contents["TEST/f_r_1058_"].held == {class_id("wreck"), class_id("sea floor")}
+    file(tree, "masks", "f_r_1058_.bmp").unlink()
+    assert Suim(tree).notes == ()
+
+
 def test_what_else_lies_about_is_left_alone(tree):
     for kind in ("images", "masks"):
         file(tree, kind, "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
@@ -219,7 +229,7 @@ def test_a_part_without_masks(tree):
         Suim(tree)
 
 
-@pytest.mark.parametrize("mask_size", [(47, 64), (48, 63), (96, 128), (48, 71), (64, 48)])
+@pytest.mark.parametrize("mask_size", [(47, 64), (48, 63), (96, 128), (48, 71), (64, 48), (58, 64), (55, 74), (55, 63)])
 def test_a_mask_of_another_size_than_its_image(tree, mask_size):
     add_scene(tree, "d_r_1_", mask_size=mask_size)
     expected = rf"d_r_1_\.bmp: the image is 64 x 48 pixels, its label map {mask_size[1]} x {mask_size[0]}"
