@@ -161,21 +161,26 @@ def pixadv_loss(
 
 
 def focal_loss(
-    logits: Float[Tensor, "B C H W"], labels: Int[Tensor, "B H W"], *, gamma: float = 2.0
+    logits: Float[Tensor, "B C H W"], labels: Int[Tensor, "B H W"], *, gamma: float = 2.0, as_released: bool = False
 ) -> Float[Tensor, ""]:
     """Cross-entropy that loses interest in what is settled: the mean over valid pixels of (1 - p)^gamma (-log p).
 
     p is the probability of the labelled class; gamma = 0 is plain cross-entropy. Lin et al., "Focal Loss for Dense
     Object Detection", ICCV 2017, without its class weights alpha. The release has them by accident: 0.25 for class 2
-    (building), 0.75 for all others, on a GPU only; and it adds 1e-6 to p. Raises ValueError for labels outside the
-    classes and for gamma below 0.
+    (building), 0.75 for all others, on a GPU only; and it adds 1e-6 to p, which ends the loss at 13.8 where p is 0.
+    `as_released=True` does both, on every device. Raises ValueError for labels outside the classes and for gamma below
+    0.
     """
     if not gamma >= 0:
         raise ValueError(f"gamma is 0 (plain cross-entropy) or above; found {gamma}.")
-    cost = pixel_difficulty_map(logits, labels)
+    cost, valid = pixel_difficulty_map(logits, labels), labels != VOID
+    weights = valid.to(cost.dtype)
+    if as_released:
+        cost = -(torch.exp(-cost) + 1e-6).log()
+        weights = weights * torch.where(labels == 2, 0.25, 0.75)
     # 1 - p without cancellation, and kept from 0, where a power below 1 has no finite gradient.
     doubt = (-torch.expm1(-cost)).clamp(min=torch.finfo(cost.dtype).tiny)
-    return (doubt**gamma * cost).sum() / (labels != VOID).sum().clamp(min=1)
+    return (weights * doubt**gamma * cost).sum() / valid.sum().clamp(min=1)
 
 
 def distillation_loss(

@@ -45,32 +45,44 @@ class DeepLab(nn.Module):
     Images [B, 3, H, W] to logits [B, num_classes, H, W]; `dilations` as in `AtrousHead`. Upsampling is done with
     align_corners=True, as in all of this family, and with the image padded at its right and lower edge to a multiple of
     the stride plus one, as DeepLab's 321 and 513 pixels are: grid point k stands for pixel k * stride, the last one for
-    the last pixel. Without the padding the logits of a 64-pixel image are stretched, by up to 3 pixels at stride 4 and
-    up to 7 at stride 8.
+    the last pixel. Without the padding, `as_released=True`, the logits of a 64-pixel image are stretched, by up to 3
+    pixels at stride 4 and up to 7 at stride 8, and the trunk sees its zeros one pixel nearer: features within its reach
+    of the right and lower edge are others.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, dilations: Sequence[int] = (6, 12, 18, 24)):
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        dilations: Sequence[int] = (6, 12, 18, 24),
+        as_released: bool = False,
+    ):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.as_released = backbone, as_released
         self.head = AtrousHead(backbone.channels[-1], num_classes, dilations)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B classes H W"]:
         height, width = images.shape[-2:]
-        stride = self.backbone.strides[-1]
+        stride = 1 if self.as_released else self.backbone.strides[-1]
         padded = F.pad(images, (0, (1 - width) % stride, 0, (1 - height) % stride), mode="replicate")
         logits = self.head(self.backbone(padded)[-1])
         logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=True)
         return logits[:, :, :height, :width]
 
 
-def deeplab_v2_resnet101(num_classes: int, *, weights: str | Path = "none") -> DeepLab:
+def deeplab_v2_resnet101(num_classes: int, *, weights: str | Path = "none", as_released: bool = False) -> DeepLab:
     """DeepLab-V2 with ResNet-101 as PixDA and its relatives train it, in the layout of Caffe's ResNet.
 
     It differs from `DeepLab(build_backbone("resnet101"), ...)` in what Caffe does: the stride of a stage is on the
     first 1x1 convolution, not on the 3x3 behind it, which therefore has its stage's full dilation (2 in layer3, 4 in
     layer4) in the first block too; and the pool of the stem rounds up, for a grid of 65x129 for 512x1024 with or
-    without the padding of `DeepLab`, which moves a pixel by one at most against the release. Scale and shift of batch
-    norm take no gradient; its statistics do follow the data.
+    without the padding of `DeepLab`. Scale and shift of batch norm take no gradient; its statistics do follow the data.
+
+    The release does not pad (`as_released`). That moves a pixel by one at most, but the trunk then sees its own zeros
+    beyond the right and lower edge. With ResNet-18's ImageNet weights up to layer3 and this pool, the features of ten
+    photographs at 512x1024 change by 14 % of their length, all of it within 14 cells of these edges; ResNet-101 looks
+    further.
 
     The release has a second head on layer3, whose output enters no loss; it is left out. `weights` as in
     `build_backbone`: torchvision's were trained with the strides on the 3x3 convolutions, the papers' in Caffe's layout
@@ -85,4 +97,4 @@ def deeplab_v2_resnet101(num_classes: int, *, weights: str | Path = "none") -> D
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)
-    return DeepLab(backbone, num_classes)
+    return DeepLab(backbone, num_classes, as_released=as_released)

@@ -7,8 +7,9 @@ images per city, of the very classes of the source; it is no N-way K-shot.
 
 What differs from the released code, whose behaviour stays within reach where it is a switch:
 
- - difficulty and balance are weights and get no gradient (`detach_maps`); ignored pixels count nowhere;
- - the focal loss weighs no class (the release: 0.25 for buildings, on a GPU only);
+ - difficulty and balance are weights and get no gradient (`detach_maps`); void pixels count nowhere (`count_ignored`,
+   `reduce`); the focal loss weighs no class (the release: 0.25 for buildings and 0.75 for all others, on a GPU only);
+   images are padded to fit the grid (blocks/deeplab.py). `as_released=True` has all of it the release's way;
  - the teacher of the distillation is in evaluation mode; its stage runs (the release reads an option it does not have);
  - the selection scores all kept images, not only full batches, and ends cleanly when less than a batch is left;
  - a batch is drawn from the kept images by the step's number, where the release goes through a shuffled list;
@@ -17,6 +18,7 @@ What differs from the released code, whose behaviour stays within reach where it
 """
 
 import copy
+import functools
 from typing import Any
 
 import torch
@@ -60,7 +62,10 @@ class PixDA(Method):
 
     - `adversary`: who judges the target's predictions: "pixel" each pixel, "patch" the image discriminator (the way of
       AdaptSegNet, which then sends gradients to the segmenter, too), or nobody.
-    - `difficulty`, `balance`: whether S and B weigh the pixels. `normalise_map` divides their product by its mean.
+    - `difficulty`, `balance`: whether S and B weigh the pixels. `normalise_map` divides their product by its mean;
+      `detach_maps`, `count_ignored` and `reduce` are those of `pixadv_loss`.
+    - `as_released`: PixAdv and the focal loss as the release computes them, on images that are not padded. It overrides
+      `detach_maps`, `count_ignored` and `reduce`.
     - `stylise`: give each source image the low-frequency amplitude, `half_width` bins, of a target image.
     - `select`: after each pass over the source keep the images whose score by the image discriminator is above
       `threshold`, which grows by its first value every pass. When less than a batch would be left, the whole source is
@@ -86,6 +91,9 @@ class PixDA(Method):
         balance: bool = True,
         normalise_map: bool = False,
         detach_maps: bool = True,
+        count_ignored: bool = False,
+        reduce: str = "valid",
+        as_released: bool = False,
         adversarial_weight: float = 0.1,
         stylise: bool = True,
         half_width: int = 3,
@@ -99,7 +107,8 @@ class PixDA(Method):
         super().__init__()
         if adversary not in _ADVERSARIES:
             raise ValueError(f"adversary is one of {', '.join(_ADVERSARIES)}; found {adversary!r}.")
-        self.segmenter = DeepLab(backbone, num_classes, dilations=tuple(int(d) for d in dilations.split(",")))
+        reaches = tuple(int(d) for d in dilations.split(","))
+        self.segmenter = DeepLab(backbone, num_classes, dilations=reaches, as_released=as_released)
         self.pixel_discriminator = PixelDiscriminator(num_classes, discriminator_width)
         self.image_discriminator = ImageDiscriminator(num_classes, discriminator_width)
         self.teacher = copy.deepcopy(self.segmenter).requires_grad_(False) if distillation else None
@@ -110,7 +119,12 @@ class PixDA(Method):
             "use_balance": balance,
             "normalise_map": normalise_map,
             "detach_maps": detach_maps,
+            "count_ignored": count_ignored,
+            "reduce": reduce,
         }
+        if as_released:
+            self.maps |= {"detach_maps": False, "count_ignored": True, "reduce": "all"}
+        self.focal_loss = functools.partial(focal_loss, as_released=as_released)
         self.half_width = half_width if stylise else None
         self.select, self.threshold = select, threshold
         self.distillation_weight = distillation_weight
@@ -159,7 +173,7 @@ class PixDA(Method):
     def losses(self, batch: LabelledImages) -> dict[str, Tensor]:
         """The focal loss of images of one domain and, once there is a teacher, the distance to its answers."""
         logits = self(batch).float()
-        losses = {"segmentation": focal_loss(logits, batch.labels)}
+        losses = {"segmentation": self.focal_loss(logits, batch.labels)}
         if self.has_teacher:
             with torch.no_grad():
                 answers = self.teacher(batch.images).float()
@@ -187,14 +201,14 @@ class PixDA(Method):
         source = self._stylised(source, target)
         with self.autocast(device):
             source_logits = self(source).float()
-        losses = {"source": focal_loss(source_logits, source.labels)}
+        losses = {"source": self.focal_loss(source_logits, source.labels)}
         check_finite(losses).backward()
 
         # 2. Target: learn from its labels, and look like the source to a discriminator that holds still.
         self._discriminators_learn(False)
         with self.autocast(device):
             target_logits = self(target).float()
-        on_target = {"target": focal_loss(target_logits, target.labels)}
+        on_target = {"target": self.focal_loss(target_logits, target.labels)}
         if fooling:
             on_target["adversarial"] = self.adversarial_weight * self._fool(target_logits, target.labels)
         check_finite(on_target).backward()

@@ -11,7 +11,8 @@ What the released code does otherwise, and what stands here:
    per image (blocks/pooling.py).
 3. It trains on BGR images normalised as RGB and tests on RGB. Here RGB throughout.
 4. Void pixels are foreground in its training and background in its test. Here they are in no loss and no score.
-5. It upsamples as torch did in 2017 (align_corners=True). Here align_corners=False.
+5. It upsamples features and logits as torch did in 2017 (align_corners=True). Here align_corners=False;
+   `legacy_align_corners=True` brings it back.
 6. It trains one image a step with momentum 0.99 at 1e-5, guidance layers ten times that, biases twice. Those groups
    exist here (`parameter_groups`), their rates are the recipe's matter.
 7. It trains on images that hold a single class only. Here all base-class scenes.
@@ -54,6 +55,7 @@ class SGOne(Method):
         shots: str = "mean",
         resize: str = "features",
         legacy_exit_pad: bool = False,
+        legacy_align_corners: bool = False,
     ):
         super().__init__()
         if len(backbone.channels) != 3:
@@ -62,7 +64,8 @@ class SGOne(Method):
             raise ValueError(f'shots is "mean" or "union"; found {shots!r}.')
         first, second, third = backbone.channels
         width = width or min(128, third // 2)
-        self.backbone, self.shots, self.resize = backbone, shots, resize
+        self.backbone, self.shots = backbone, shots
+        self.pooling = {"resize": resize, "align_corners": legacy_align_corners}
         self.guidance = nn.Conv2d(third, guidance_channels or third, 3, padding=1)
         self.side3 = nn.Conv2d(first, width, 3, padding=1)
         self.side4 = nn.Conv2d(width + second, width, 3, padding=1)
@@ -98,9 +101,8 @@ class SGOne(Method):
         together = torch.cat([batch.support_images.flatten(0, 2), batch.query_images])
         stages = self.backbone(together)
         guided = self.guidance(stages[-1])
-        prototypes = masked_average_pooling(
-            guided[: lead.numel()], batch.support_masks.flatten(0, 2), resize=self.resize
-        ).unflatten(0, lead)
+        supports = guided[: lead.numel()], batch.support_masks.flatten(0, 2)
+        prototypes = masked_average_pooling(*supports, **self.pooling).unflatten(0, lead)
         side = self._segmentation_features([s[lead.numel() :] for s in stages])
         return self._answer(prototypes, guided[lead.numel() :], side, batch.query_images.shape[-2:])
 
@@ -108,7 +110,7 @@ class SGOne(Method):
         stages = self.backbone(images)
         guided = self.guidance(stages[-1])
         if masks is not None:
-            return {"prototype": masked_average_pooling(guided, masks, resize=self.resize)}
+            return {"prototype": masked_average_pooling(guided, masks, **self.pooling)}
         size = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
         return {"guided": guided, "side": self._segmentation_features(stages), "size": size}
 
@@ -131,7 +133,7 @@ class SGOne(Method):
         questions = asked.shape[1] * asked.shape[2]
         similarity = cosine_similarity_map(guided.repeat_interleave(questions, 0), asked.flatten(0, 2))
         x = F.relu(self.fuse(side.repeat_interleave(questions, 0) * similarity[:, None]))
-        logits = F.interpolate(self.exit(x), size, mode="bilinear", align_corners=False)
+        logits = F.interpolate(self.exit(x), size, mode="bilinear", align_corners=self.pooling["align_corners"])
         logits = logits.view(batch, ways, asked.shape[2], 2, *size)
         if not union:
             return logits[:, :, 0]

@@ -279,9 +279,10 @@ def test_all_void_costs_nothing_with_a_gradient_of_zeros(detach, normalise):
         pixadv_loss(logits, domain, nothing, detach_maps=detach, normalise_map=normalise, **RELEASE),
         focal_loss(logits, nothing),
         focal_loss(logits, nothing, gamma=0.5),
+        focal_loss(logits, nothing, as_released=True),
     ]
     sum(losses).backward()
-    assert losses == [0, 0, 0, 0]
+    assert losses == [0, 0, 0, 0, 0]
     assert (logits.grad == 0).all()
     assert (domain.grad == 0).all()
     assert (class_balance_map(nothing, 4) == 0).all()
@@ -355,6 +356,22 @@ def test_focal_without_focus_is_cross_entropy_and_two_is_the_default():
     assert focal_loss(logits, labels) < expected
     with pytest.raises(ValueError, match=r"gamma is 0 .* or above; found -1\.0"):
         focal_loss(logits, labels, gamma=-1.0)
+
+
+@pytest.mark.parametrize("void", [0.0, 0.5])
+def test_focal_as_released_weighs_a_quarter_to_three_and_never_passes_the_log_of_a_million(void):
+    """0.25 for class 2 and 0.75 for all others, and 1e-6 added to the chance: as the release does on a GPU."""
+    logits, _, labels = drawn(void=void)
+    logits = 20 * logits  # sure enough for 1e-6 to matter
+    chance = probabilities(logits.numpy())
+    places = [(c, chance[b, c, y, x] + 1e-6) for (b, y, x), c in pixels_of(labels)]
+    expected = np.mean([(0.25 if c == 2 else 0.75) * (1 - p) ** 2 * -np.log(p) for c, p in places])
+    assert focal_loss(logits, labels, as_released=True).item() == pytest.approx(expected, rel=1e-9)
+    assert focal_loss(logits, labels) > 1.5 * focal_loss(logits, labels, as_released=True)
+    wrong = torch.zeros(1, 4, 1, 1)
+    wrong[:, 1] = 200
+    found = [focal_loss(wrong, torch.full((1, 1, 1), c), as_released=True).item() for c in (0, 2)]
+    assert found == pytest.approx([0.75 * np.log(1e6), 0.25 * np.log(1e6)], rel=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])

@@ -17,9 +17,9 @@ def images(height, width, batch=2, seed=0):
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def seeded(num_classes=5, name="tiny", dilations=(1, 2), **options):
+def seeded(num_classes=5, name="tiny", dilations=(1, 2), as_released=False, **options):
     torch.manual_seed(0)
-    return DeepLab(build_backbone(name, **options), num_classes, dilations=dilations)
+    return DeepLab(build_backbone(name, **options), num_classes, dilations=dilations, as_released=as_released)
 
 
 # The head
@@ -131,6 +131,23 @@ def test_a_size_of_a_multiple_of_the_stride_plus_one_is_not_padded():
         assert coarse.shape[-2:] == (9, 13)
         expected = F.interpolate(coarse, (33, 49), mode="bilinear", align_corners=True)
         assert torch.equal(segmenter(x), expected)
+
+
+def test_as_released_looks_at_the_image_as_it_is():
+    """Equal where nothing is padded; else the grid is stretched, and the features next to the added edge are others."""
+    sound, released = seeded().eval(), seeded(as_released=True).eval()
+    with torch.no_grad():
+        fits, bare = images(33, 49), images(32, 48)
+        assert torch.equal(released(fits), sound(fits))
+        coarse = released.head(released.backbone(bare)[-1])
+        assert coarse.shape[-2:] == (8, 12)
+        expected = F.interpolate(coarse, (32, 48), mode="bilinear", align_corners=True)
+        assert torch.equal(released(bare), expected)
+        padded = sound.backbone(F.pad(bare, (0, 1, 0, 1), mode="replicate"))[-1][:, :, :8, :12]
+        change = (padded - released.backbone(bare)[-1]).norm(dim=1)
+    # A cell of tiny sees 33 pixels, 16 to each side of its own: 4 cells.
+    assert change[:, :4, :8].max() < 1e-5
+    assert change[:, 7].min() > 0.01 < change[:, :, 11].min()
 
 
 def test_every_parameter_gets_a_gradient_and_copies_are_independent():

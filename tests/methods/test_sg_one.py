@@ -255,6 +255,23 @@ def test_logits_sit_on_the_features_and_the_legacy_border_is_bias_alone():
     torch.testing.assert_close(padded[:, :, border], legacy.exit.bias.detach()[None, :, None].expand(2, 2, 36))
 
 
+def test_corners_are_aligned_in_2017_where_features_are_pooled_and_where_logits_are_brought_up():
+    """Each of the two on its own changes the answer; forward, encode and decode agree (test_contract.py's way)."""
+    episode, sound, legacy = random_episode(shots=2), tiny(), tiny(legacy_align_corners=True)
+    with torch.no_grad():
+        images, masks = episode.support_images.flatten(0, 2), episode.support_masks.flatten(0, 2)
+        guided = legacy.guidance(legacy.backbone(images)[-1])
+        prototype = masked_average_pooling(guided, masks, align_corners=True)
+        torch.testing.assert_close(legacy.encode(images, masks)["prototype"], prototype)
+        assert not torch.allclose(sound.encode(images, masks)["prototype"], prototype)
+        support = {"prototype": prototype.unflatten(0, (2, 1, 2))}
+        query = legacy.encode(episode.query_images)
+        torch.testing.assert_close(legacy(episode), legacy.decode(support, query), rtol=1e-4, atol=1e-5)
+        coarse = exit_map(legacy, episode)
+        torch.testing.assert_close(legacy(episode), F.interpolate(coarse, 32, mode="bilinear", align_corners=True))
+        assert not torch.allclose(sound.decode(support, query), legacy.decode(support, query))
+
+
 def test_the_size_of_a_mask_counts_for_its_own_image_only():
     method, episode = tiny(), random_episode(batch=2)
     masks = episode.support_masks[:, 0, 0].clone()
