@@ -149,8 +149,8 @@ def test_a_report_is_made_of_the_runs_and_leads_to_them(project, trainings):
 
 
 def test_claims_and_tables_are_shown_as_they_are(tmp_path):
-    test = Test(world="toy world", plan="p", label="a < b", baseline="c", columns=["night"], fixed="after")
-    claim = Claim(id="x", paper="RtD", claim="It & helps.", difference=8.2, instead="not that", tests=[test])
+    test = Test(world="toy world", plan="p", label="a <i>", baseline="c", columns=["night"], fixed="after")
+    claim = Claim(id="x", paper="RtD", claim="It <i>helps.", difference=8.2, instead="not <i>that", tests=[test])
     judged = [
         Judgement(claim, test, "night", Interval(3.0, 1.0, 5.0, 12, 0.01), {}, "holds"),
         Judgement(claim, test, "sketch", Interval(-2.0, None, None, 3, None), {}, "inconclusive"),
@@ -159,26 +159,23 @@ def test_claims_and_tables_are_shown_as_they_are(tmp_path):
     ]
     write(tmp_path / "a.ipynb", "1")
     card = pages.Card(tmp_path / "a.ipynb", tmp_path / "a.ipynb")
-    table = Table("t > u", ("", "x"), (("r & s", "1"),), "n")
-    told = {"lessons": [], "run": card, "results": [card], "scores": {}, "tables": [table], "made_with": "a & b"}
+    table = Table("t<i>", ("", "<i>x"), (("<i>r", "1"),), "<i>n")
+    told = {"lessons": [], "run": card, "results": [card], "scores": {}, "tables": [table], "made_with": "<i>m"}
     pages.Report(tmp_path / "index.html", judged=judged, **told).write()
     page = (tmp_path / "index.html").read_text()
     for text in (
-        "It &amp; helps.",
         "The paper: +8.2.",
-        "Here: not that.",
-        "a &lt; b minus c",
+        "a &lt;i&gt; minus c",
         "compared when the numbers were known",
         "+3.0 [+1.0, +5.0] (n=12)",
         "-2.0 (n=3)",
         "left:60.0%;width:40.0%",
         '<b class="holds">holds</b> 1',
         '<b class="not-run">not run</b> 2',
-        "t &gt; u",
-        "<td>r &amp; s</td><td>1</td>",
-        "a &amp; b",
+        "<td>&lt;i&gt;r</td><td>1</td>",
     ):
         assert text in page
+    assert re.findall(r"&lt;i&gt;(\w*)", page) == ["helps", "that", "", "", "x", "r", "n", "m"]
     assert requests_in(page) == []
 
 
