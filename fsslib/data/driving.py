@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fsslib.data.cache import PixelCache, pixel_cache
-from fsslib.data.decode import DataError, size_mismatch
+from fsslib.data.decode import DataError, hold_sizes, resize_image, resize_labels
 from fsslib.data.images import CACHE_BYTES, Loader
 from fsslib.episodes import VOID, LabelledImages
 
@@ -122,31 +122,16 @@ class DrivingImages:
         return prepared
 
     def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:
-        return resize_pair(*self.original(image_id), self.size)
+        image, labels = self.original(image_id)
+        return resize_image(image, self.size), resize_labels(labels, self.size)
 
     def original(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], UInt8[Tensor, "H W"]]:
         """An image and its label map at their own size. Raises DataError for a damaged file."""
         image, labels = self._load(image_id)
-        if image.shape[1:] != labels.shape:
-            raise DataError(size_mismatch(image_id, tuple(image.shape[1:]), tuple(labels.shape)))
+        hold_sizes(image_id, image.shape, labels.shape)
         if extra := [v for v in labels.unique().tolist() if v >= len(self.class_names) and v != VOID]:
             raise DataError(
                 f"{image_id}: the label map of {self.name} holds the values {extra[:8]}; it has the classes 0 to "
                 f"{len(self.class_names) - 1}, and {VOID} for void."
             )
         return image, labels
-
-
-def resize_pair(
-    image: UInt8[Tensor, "3 H W"], labels: UInt8[Tensor, "H W"], size: tuple[int, int]
-) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
-    """Image and label map at `size` (height, width): bilinear with antialiasing, and the label at each pixel's centre.
-
-    Like `fsslib.data.decode.resize_image` and `resize_labels`, for sizes that are not square.
-    """
-    # Imported at first use: torchvision takes seconds.
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2.functional import resize
-
-    small = resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-    return small, resize(labels[None], list(size), InterpolationMode.NEAREST_EXACT)[0]

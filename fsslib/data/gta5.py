@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import PALETTES, DataError, read_label_map, read_size, refuse, size_mismatch
+from fsslib.data.decode import PALETTES, DataError, hold_sizes, read_label_map, read_size, refuse
 from fsslib.data.driving import DrivingImages
 from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, Pairs, find_pairs, serve, to_train_ids
 
@@ -44,26 +44,26 @@ def gta5(root: Path | str | None = None, *, size: tuple[int, int] = (512, 1024))
 
 
 def _of_one_size(pairs: Pairs) -> Pairs:
-    sizes = {}
-    for image_id, pair in pairs.items():
+    different = {}
+    for image_id, (image, labels) in pairs.items():
         try:
-            sizes[image_id] = tuple(map(read_size, pair))
+            sizes = read_size(image), read_size(labels)
         except DataError as error:
             refuse({image_id: str(error)}, "")
-    different = [i for i, (image, labels) in sizes.items() if image != labels]
+            continue
+        try:
+            hold_sizes(labels, *sizes)
+        except DataError as error:
+            different[image_id] = str(error)
     if len(different) > MISMATCHES:
-        first = different[0]
-        raise DataError(
-            f"{size_mismatch(pairs[first][1], *sizes[first])} So it is for {len(different)} of {len(pairs)} frames; in "
-            f"the release for {MISMATCHES}, which are left out."
-        )
-    if different:
+        refuse(different, f"In the release {MISMATCHES} of {IMAGES} are so, and left out.")
+    elif different:
         warnings.warn(
             f"GTA5: {len(different)} of {len(pairs)} frames are left out, because their label map has another size "
             f"than the image: {', '.join(different)}. The release has {MISMATCHES} such frames.",
             stacklevel=3,
         )
-    return {i: pair for i, pair in pairs.items() if i not in set(different)}
+    return {i: pair for i, pair in pairs.items() if i not in different}
 
 
 def _read_labels(path: Path) -> UInt8[Tensor, "H W"]:

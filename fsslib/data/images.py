@@ -20,12 +20,12 @@ from fsslib.data.decode import (  # noqa: F401 (named from here elsewhere)
     DataError,
     as_rgb,
     fitted,
+    hold_sizes,
     in_words,
     read_image,
     read_label_map,
     resize_image,
     resize_labels,
-    size_mismatch,
     voc_palette,
 )
 from fsslib.episodes import VOID, Episode, EpisodeRow, largest_group, sample_rows
@@ -307,8 +307,7 @@ class LabelledImageSet:
 
     def _load_pair(self, image_id: str) -> tuple[Tensor, Tensor]:
         image, labels = self._load(image_id)
-        if image.shape[1:] != labels.shape:
-            raise DataError(size_mismatch(image_id, tuple(image.shape[1:]), tuple(labels.shape)))
+        hold_sizes(image_id, image.shape, labels.shape)
         return image, labels
 
     def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:

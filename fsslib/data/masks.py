@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 
-from fsslib.data.decode import DataError, in_8_bits, read_image, read_size, read_with, refuse, size_mismatch
+from fsslib.data.decode import DataError, hold_sizes, in_8_bits, read_image, read_size, read_with, refuse
 from fsslib.data.images import MINIMUM_SHARE, ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.episodes import VOID
 
@@ -72,9 +72,8 @@ class MaskedImages(LabelledImageSet):
 
     def _scan(self, image_id: str, size: int, minimum_share: float) -> ImageClasses:
         image, mask, c = self._files[image_id]
-        labels, image_size = self._labels(image_id), read_size(image)
-        if image_size != tuple(labels.shape):
-            raise DataError(size_mismatch(mask, image_size, tuple(labels.shape)))
+        labels = self._labels(image_id)
+        hold_sizes(mask, read_size(image), labels.shape)
         found = classes_in(labels, size, minimum_share=minimum_share)
         return ImageClasses(*(frozenset((c,) if classes else ()) for classes in (found.held, found.large)))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fsslib.data.decode import DataError, read_image, read_label_map, read_size, refuse, size_mismatch
+from fsslib.data.decode import DataError, hold_sizes, read_image, read_label_map, read_size, refuse
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
 from fsslib.episodes import VOID
 from fsslib.paths import data_root
@@ -128,9 +128,8 @@ class PascalVOC(LabelledImageSet):
 
     def _scan(self, image_id: str, size: int) -> ImageClasses:
         path = self._label_path(image_id)
-        labels, image_size = read_label_map(path), read_size(self._image_path(image_id))
-        if image_size != tuple(labels.shape):
-            raise DataError(size_mismatch(path, image_size, tuple(labels.shape)))
+        labels = read_label_map(path)
+        hold_sizes(path, read_size(self._image_path(image_id)), labels.shape)
         classes = classes_in(labels, size)
         if extra := sorted(classes.held - CLASS_NAMES.keys()):
             raise DataError(

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fsslib.data.decode import DataError, colour_codes, read_image, read_size, size_mismatch
+from fsslib.data.decode import DataError, colour_codes, hold_sizes, read_image, read_size
 from fsslib.data.images import LabelledImageSet, classes_in, scan_all
-from fsslib.data.masks import paired
+from fsslib.data.masks import files_in, paired
 from fsslib.data.names import class_id, named
 from fsslib.paths import data_root
 
@@ -98,16 +98,11 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
 
     Images without a mask are left out. Raises DataError for a mask without its image, and where no image has a mask.
     """
-    images, masks = _by_name(folder / "images", (".jpg",)), _by_name(folder / "masks", (".png", ".bmp"))
-    return paired(images, masks, folder, all_masked=False)
-
-
-def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files of a folder that end so, by name; of two with one name that with the later suffix."""
-    if not folder.is_dir():
-        raise DataError(f"SUIM is not complete: there is no folder {folder}. Unpack the archive again.")
-    files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
-    return {path.stem: path for suffix in suffixes for path in files if path.suffix.lower() == suffix}
+    images, pngs, bmps = (
+        files_in(folder / part, suffix, "SUIM is not complete. Unpack the archive again.")
+        for part, suffix in (("images", ".jpg"), ("masks", ".png"), ("masks", ".bmp"))
+    )
+    return paired(images, pngs | bmps, folder, all_masked=False)
 
 
 def _is_larger(image: Path, mask: Path) -> bool:
@@ -122,5 +117,5 @@ def _read_labels(image: Path, mask: Path) -> UInt8[Tensor, "H W"]:
     below, right = codes.shape[0] - height, codes.shape[1] - width
     a_little = 0 <= below <= min(LARGER[0], LARGER[1] * height) and 0 <= right <= min(LARGER[0], LARGER[1] * width)
     if not a_little and not (0 <= below <= LONGER * height and right == 0):
-        raise DataError(size_mismatch(mask, (height, width), tuple(codes.shape)))
+        hold_sizes(mask, (height, width), codes.shape)
     return torch.tensor(GLOBAL_IDS, dtype=torch.uint8)[codes[:height, :width].long()]

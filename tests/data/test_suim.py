@@ -209,7 +209,7 @@ def test_without_data_the_message_says_how_to_get_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["images", "masks"])
 def test_a_folder_that_was_never_unpacked(tree, kind):
     shutil.rmtree(tree / "SUIM" / "train_val" / kind)
-    with pytest.raises(DataError, match=rf"not complete: there is no folder .*train_val.{kind}\. Unpack"):
+    with pytest.raises(DataError, match=rf"no folder .*train_val.{kind}\.\nSUIM is not complete\. Unpack"):
         Suim(tree)
 
 
