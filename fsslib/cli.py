@@ -87,7 +87,7 @@ class Reproduce(BaseModel):
 
     plan: CliPositionalArg[str] = Field(description="A plan of the package, such as smoke or laptop, or a YAML file.")
     jobs: int | None = Field(None, ge=1, description="Runs at a time; none: 1, or what the profile says.")
-    cores: int | None = Field(None, ge=1, description="Cores for all runs together; none: all that may be used.")
+    cores: int | None = Field(None, ge=1, description="Cores for all runs; none: all. OMP_NUM_THREADS goes first.")
     profile: Path | None = Field(None, description="Folder of a Snakemake profile, for a cluster: docs/cluster.md.")
     dry_run: bool = Field(False, description="Show what is done, what would run and how long that takes, and stop.")
 

@@ -77,8 +77,8 @@ def forecast(name: str, runs: Sequence[tuple[str, RunConfig]], *, jobs: int = 1)
         lines.append(line)
     if elsewhere:
         lines.append(
-            f"results/{name}.json holds {elsewhere} of these runs from another machine; running them again replaces "
-            "their rows."
+            f"results/{name}.json holds {elsewhere} of these runs, whose folders are not here; running them again "
+            "replaces their rows."
         )
     left = len(runs) - len(done)
     head = f"{name}: {_runs(len(runs))}, {len(done)} done, {left} to run"

@@ -403,7 +403,7 @@ def test_a_forecast_says_what_is_done_and_what_is_not_known(tmp_path, monkeypatc
     assert lines[1].split() == ["first", "2", "runs", "1", "done", "about", "70", "s", "each"]
     assert lines[2].endswith("0 done  never measured")
     assert lines[3] == (
-        "results/tried.json holds 1 of these runs from another machine; running them again replaces their rows."
+        "results/tried.json holds 1 of these runs, whose folders are not here; running them again replaces their rows."
     )
     assert lines[4] == "About 70 s with 2 at a time, going by runs/ and results/, and 2 runs never measured."
 
