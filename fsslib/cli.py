@@ -190,7 +190,7 @@ class Segment(BaseModel):
     colour: str | None = Field(
         None,
         validation_alias=AliasChoices("colour", "class"),
-        description="Which class of a mask is meant, by its name, its number or its '#rrggbb'; none: all of them as one.",
+        description="Which class of a mask is meant, by its name, its number or '#rrggbb'; none: all of them as one.",
     )
 
     def cli_cmd(self) -> None:

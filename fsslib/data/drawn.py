@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
-from scipy.ndimage import laplace, maximum_filter, minimum_filter
 from torch import Tensor
 
 from fsslib.data.decode import DataError, as_rgb, voc_palette
+from fsslib.data.flatness import is_drawn, is_label_map, middle_of_two_tones
 from fsslib.data.names import CLASS_NAMES
 from fsslib.data.outlines import read_outlines
 from fsslib.episodes import VOID
@@ -34,19 +34,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What brings the stored picture upright, by the value of EXIF's Orientation (tag 274)."""
-
-GRADED, STILL = 0.08, 0.7
-"""In a label map fewer pixels at borders have a value between their neighbours', and more of all pixels lie still, in a
-square of 2 x 2 equal ones (`_is_flat`). Measured on 164 label maps, lines of one pixel and cells of three among them:
-at most 0.08 and at least 0.73. Masks that were blurred, or in a JPEG, mostly have more than 0.2 graded."""
-
-GREY, TEXTURE, RESTLESS = 0.5, 0.003, 0.05
-"""A photograph has more pixels that are neither dark nor bright, or more that are grey and rough away from borders of
-dark and bright, or less that lie still (`_two_tones`). Of 988 masks that were lossy once 16 pass for one (tiny, with a
-wide blur), of 849 photographs 11 for a mask (cut-outs, and stretched or shrunk ones)."""
-
-TRACE = 0.06
-"""Share of the peak that a lossy format leaves in black or takes from white."""
 
 LAST_CLASS = 20
 """VOC's last number: 255 beside none but numbers up to it is void."""
@@ -226,7 +213,7 @@ def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
     others = present[(present > 0) & (present != VOID)]
     if VOID in present and others.size and others[-1] <= LAST_CLASS:
         rim = values == VOID
-        void |= rim & _is_drawn(~rim & ~void & (values > 0), rim, _still(values))
+        void |= rim & is_drawn((values > 0) & ~rim & ~void, rim, values)
     if void.any():
         values = np.where(void, 0, values)
         present = _distinct(values)
@@ -299,11 +286,11 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
     others = found.present[found.present != 0]
     if not others.size:
         return codes != 0, rule
-    if not found.rule and not _is_flat(found):
-        peak = _two_tones(found, file)
+    if not found.rule and not is_label_map(codes, found.seen, len(found.present)):
+        middle = middle_of_two_tones(found.seen, len(found.present), file)
         if choose is not None:
             raise DataError(f"{file} has no classes to choose from: it is blurred, or was a JPEG, with two tones.")
-        return found.seen >= 0.5 * peak, "what is at least half as bright as the brightest pixel"
+        return found.seen >= middle, "what is at least half as bright as the brightest pixel"
     names = [found.names(code) for code in others.tolist()]
     shown = some([called[0] for called in names if called])
     if choose is not None:
@@ -326,61 +313,6 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
         "it (--class or --colour)."
     )
     return codes != 0, found.rule or f"{rule}, all colours as one,"
-
-
-def _still(codes: Shaped[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Pixels in a square of 2 x 2 equal ones."""
-    across, down = codes[:, 1:] == codes[:, :-1], codes[1:] == codes[:-1]
-    squares = across[1:] & across[:-1] & down[:, 1:]
-    still = np.zeros(codes.shape, dtype=bool)
-    for rows in (slice(1, None), slice(None, -1)):
-        for columns in (slice(1, None), slice(None, -1)):
-            still[rows, columns] |= squares
-    return still
-
-
-def _is_drawn(small: Bool[np.ndarray, "H W"], bright: Bool[np.ndarray, "H W"], still: Bool[np.ndarray, "H W"]) -> bool:
-    """Whether pixels that are nearly black were meant, and are not what a lossy format leaves beside bright ones."""
-    return bool(still[small].mean() > 0.5 and small.sum() >= 0.01 * bright.sum())
-
-
-def _is_flat(found: _Map) -> bool:
-    """Whether a picture is a label map: constant regions, without steps from one to the next."""
-    seen, still, peak = found.seen, _still(found.codes), found.seen.max()
-    if len(found.present) <= 2:
-        return bool(still.mean() >= STILL)
-    dark, bright = (seen > 0) & (seen <= TRACE * peak), seen >= (1 - TRACE) * peak
-    if dark.any() and ((seen == 0) | dark | bright).all():
-        far = (dark & ~maximum_filter(bright, 63)).any()
-        if not far and ((bright & (seen < peak)).any() or not _is_drawn(dark, bright, still)):
-            return False
-    low, high = minimum_filter(seen, 3), maximum_filter(seen, 3)
-    graded = ~still & (seen > low) & (seen < high)
-    return bool(still.mean() >= STILL and graded.sum() <= GRADED * (low < high).sum())
-
-
-def _two_tones(found: _Map, file: Path) -> Any:
-    """The brightest value of a mask in two tones with soft or noisy borders.
-
-    Raises DataError for what is neither: photographs, noise, and label maps that were scaled or in a JPEG.
-    """
-    peak = found.seen.max()
-    level = (found.seen * (255 / float(peak))).round().astype(np.int16)
-    still, bright = _still(level), level >= 128
-    border = minimum_filter(bright, 5) != maximum_filter(bright, 5)
-    rough = (np.abs(laplace(level, mode="nearest")) >= 16) & (level > 51) & (level < 204) & ~border
-    grey, calm = (np.bincount(values, minlength=256)[26:230] for values in (level.ravel(), level[still]))
-    if grey.sum() > GREY * level.size or rough.mean() > TEXTURE or still.mean() < RESTLESS or len(found.present) <= 2:
-        raise DataError(
-            f"{file} looks like a photograph, or like noise, and a mask is black where the object is not. Name first "
-            "the picture and then its mask, a PNG with the object in white on black."
-        )
-    if ((grey > 0.002 * level.size) & (2 * calm > grey)).any():
-        raise DataError(
-            f"{file} has several tones with blurred borders. A label map that was saved as JPEG, or scaled, has lost "
-            "its numbers: save it as PNG at its own size, or the object alone in white on black."
-        )
-    return peak
 
 
 def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:

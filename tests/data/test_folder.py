@@ -1,5 +1,7 @@
 """Your own images: masks of every kind, turned pictures, and what is said of those that cannot be used. About 3 s."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def save(image: Image.Image, path, orientation: int | None = None, **options):
         exif = Image.Exif()
         exif[0x0112] = orientation
         options["exif"] = exif
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     image.save(path, **options)
     return path
 
@@ -288,3 +290,146 @@ def test_capitals_do_not_part_a_mask_from_its_picture(folder):
     assert set(found.pictures) == {"a", "B", "c", "d"}
     assert set(found.masks) == {"a", "B"}
     assert found.remarks == ()
+
+
+def in_coco(*names):
+    box = [8, 5, 40, 5, 40, 20, 8, 20]
+    images = [{"id": n, "file_name": f"train/{name}", "height": HEIGHT, "width": WIDTH} for n, name in enumerate(names)]
+    entries = [{"id": n, "image_id": n, "category_id": 0, "segmentation": [box]} for n in range(len(names))]
+    return json.dumps({"images": images, "annotations": entries, "categories": [{"id": 0, "name": "box"}]})
+
+
+HALVES = (OBJECT & (np.arange(WIDTH) < 20), OBJECT & (np.arange(WIDTH) >= 20))
+
+
+def white(mask) -> Image.Image:
+    return grey(mask * 255)
+
+
+def two_masks(root):
+    for number, half in enumerate(HALVES, start=1):
+        save(white(half), root / f"IMG_mask_{number}.png")
+
+
+LAYOUTS = {
+    "numbered masks": (
+        lambda r: (save(picture(), r / "IMG.jpg"), two_masks(r)),
+        "",
+        None,
+        "2 masks of IMG.jpg are joined",
+    ),
+    "picture and mask of one name": (
+        lambda r: (save(picture(), r / "IMG.jpg"), save(white(OBJECT), r / "IMG.png")),
+        "",
+        None,
+        None,
+    ),
+    "picture and mask of one name, neither lossy": (
+        lambda r: (save(picture(), r / "IMG.bmp"), save(white(OBJECT), r / "IMG.png")),
+        "",
+        None,
+        None,
+    ),
+    "picture and mask of one name, both flat": (
+        lambda r: (
+            save(
+                Image.composite(*(Image.new("RGB", (WIDTH, HEIGHT), c) for c in ("red", "green")), white(OBJECT)),
+                r / "IMG.bmp",
+            ),
+            save(white(OBJECT), r / "IMG.png"),
+        ),
+        "",
+        None,
+        None,
+    ),
+    "an array": (lambda r: (save(picture(), r / "IMG.jpg"), np.save(r / "IMG.npy", OBJECT)), "", None, None),
+    "a COCO JSON for all": (
+        lambda r: (save(picture(), r / "IMG.jpg"), (r / "annotations.json").write_text(in_coco("IMG.jpg", "else.jpg"))),
+        "",
+        None,
+        None,
+    ),
+    "a COCO JSON of its name": (
+        lambda r: (save(picture(), r / "IMG.jpg"), (r / "IMG.json").write_text(in_coco("IMG.jpg"))),
+        "",
+        None,
+        None,
+    ),
+    "a folder of masks each": (
+        lambda r: (
+            save(picture(), r / "p" / "IMG.jpg"),
+            save(picture(), r / "p" / "b.jpg"),
+            (r / "m").mkdir(),
+            [save(white(half), r / "m" / "img" / f"{n}.png") for n, half in enumerate(HALVES)],
+        ),
+        "p",
+        "m",
+        "2 masks of IMG.jpg are joined: 0.png, 1.png",
+    ),
+    "one picture and its masks": (
+        lambda r: (
+            save(picture(), r / "p" / "IMG.jpg"),
+            [save(white(half), r / "m" / f"{n}.png") for n, half in enumerate(HALVES)],
+        ),
+        "p",
+        "m",
+        "2 masks of IMG.jpg are joined",
+    ),
+    "images and masks": (
+        lambda r: (save(picture(), r / "images" / "IMG.jpg"), save(white(OBJECT), r / "masks" / "IMG.png")),
+        "",
+        None,
+        None,
+    ),
+    "DSB 2018": (
+        lambda r: (
+            (r / "x").mkdir(),
+            (r / "y").mkdir(),
+            save(picture(), r / "x" / "images" / "IMG.png"),
+            save(picture(), r / "y" / "images" / "b.png"),
+            [save(white(half), r / "x" / "masks" / f"{n}f.png") for n, half in enumerate(HALVES)],
+        ),
+        "",
+        None,
+        "2 masks of IMG.png are joined",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masks_are_found_as_people_lay_them(tmp_path, layout):
+    write, images, masks, remark = LAYOUTS[layout]
+    write(tmp_path)
+    found = open_folder(tmp_path / images, masks and tmp_path / masks, size=32)
+    assert found.ids == ("IMG",)
+    assert np.array_equal(found.original("IMG")[1].numpy() > 0, OBJECT)
+    assert set(found.unlabelled) <= {"b"}
+    assert [remark in note for note in found.notes[1:]] == [True] if remark else len(found.notes) == 1
+
+
+def test_two_pictures_of_one_name_are_told_apart_or_refused(tmp_path):
+    save(picture(), tmp_path / "001.bmp")
+    save(noise(), tmp_path / "001.png")
+    with pytest.raises(DataError, match=r"neither is plainly a mask .* a mask is named 001_mask\.png"):
+        find_pictures(tmp_path)
+    save(white(OBJECT), tmp_path / "001.bmp")
+    save(white(~OBJECT), tmp_path / "001.png")
+    with pytest.raises(DataError, match="neither is plainly a mask"):
+        find_pictures(tmp_path)
+
+
+def test_a_number_is_no_mask_where_its_picture_is_not(tmp_path):
+    save(picture(), tmp_path / "dust_mask_1.jpg")
+    assert list(find_pictures(tmp_path).pictures) == ["dust_mask_1"]
+
+
+def test_void_and_the_class_that_is_chosen_reach_the_episodes(folder):
+    for name in ("a_mask.png", "b_MASK.PNG"):
+        labels = np.where(HALVES[0], 255, HALVES[1] * 2)
+        labels[30:, 50:] = 1
+        save(grey(labels), folder / name)
+    images = open_folder(folder, class_name="dog", size=32, choose=2)
+    assert np.array_equal(images.original("a")[1].numpy() == 255, HALVES[0])
+    episode = images.episode(images.sample(list(images.class_names), 2)).check_values()
+    assert set(episode.support_masks.unique().tolist()) == {0, 1, 255}
+    assert (episode.query_class_map == own_class_id("dog")).float().mean() == pytest.approx(HALVES[1].mean(), abs=0.02)

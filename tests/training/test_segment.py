@@ -186,3 +186,84 @@ def test_random_weights_are_named_so_and_give_the_same_masks_again(photos, tmp_p
     assert torch.equal(torch.random.get_rng_state(), state)
     assert any("Random features" in note for note in first.notes)
     assert first.masks["1"].read_bytes() == second.masks["1"].read_bytes()
+
+
+def scene(folder, name, x, y, radius, side=512):
+    """A red disc on green noise, and its mask."""
+    rng = np.random.default_rng(x)
+    rows, columns = np.mgrid[:side, :side]
+    disc = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+    pixels = (np.array([70, 130, 60]) + rng.normal(0, 12, (side, side, 3))).clip(0, 255).astype(np.uint8)
+    pixels[disc] = (215, 40, 35)
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(folder / f"{name}.png")
+    Image.fromarray(disc.astype(np.uint8) * 255).save(folder.parent / f"{name} drawn.png")
+    return folder / f"{name}.png", folder.parent / f"{name} drawn.png"
+
+
+@pytest.mark.parametrize(("x", "radius"), [(256, 5), (3, 4), (256, 2), (120, 20)])
+def test_a_small_object_is_found_by_its_own_features(tmp_path, x, radius):
+    support = scene(tmp_path / "shown", "a", x, 250, radius)
+    asked = [scene(tmp_path / "asked", name, *at, 40)[1] for name, at in (("b", (120, 130)), ("c", (300, 250)))]
+    done = segment([support], tmp_path / "asked", tmp_path / "out", weights="tiny-toy-fold4.pt")
+    assert all(overlap(done.masks[name], truth) > 0.7 for name, truth in zip("bc", asked))
+    assert any("shown to the network from close by" in note for note in done.notes) == (radius < 20)
+
+
+def test_a_mask_of_the_support_is_no_picture(photos, tmp_path):
+    picture, mask = pair(photos, 0)
+    drawn = photos / "label.png"
+    drawn.write_bytes(mask.read_bytes())
+    done = segment([(picture, drawn)], photos, tmp_path / "out", **TOY)
+    assert list(done.masks) == ["1", "2", "3"]
+    assert any("they were shown: 0.jpg, label.png" in note for note in done.notes)
+
+
+def test_masks_of_one_picture_are_one_support(photos, tmp_path):
+    picture, mask = pair(photos, 0)
+    marked, halves = pixels(mask), []
+    for name, part in (("left", np.arange(96) < 48), ("right", np.arange(96) >= 48)):
+        Image.fromarray((marked * part).astype(np.uint8)).save(tmp_path / f"{name}.png")
+        halves.append((picture, tmp_path / f"{name}.png"))
+    joined = segment(halves, photos, tmp_path / "joined", **TOY)
+    whole = segment([(picture, mask)], photos, tmp_path / "whole", **TOY)
+    assert joined.overlap == whole.overlap
+    assert joined.masks["1"].read_bytes() == whole.masks["1"].read_bytes()
+    assert "2 masks of 0.jpg are joined: left.png, right.png." in joined.understood
+
+
+def test_void_is_in_no_prototype_and_in_no_overlap(photos, tmp_path):
+    picture, mask = pair(photos, 0)
+    marked = pixels(mask) > 0
+    rim = ~marked & (np.asarray(Image.fromarray(marked).filter(module.ImageFilter.MaxFilter(9))) > 0)
+    Image.fromarray(np.where(rim, 255, marked * 1).astype(np.uint8)).save(tmp_path / "void.png")
+    done = segment([(picture, tmp_path / "void.png")], photos, tmp_path / "out", **TOY)
+    plain = segment([(picture, mask)], photos, tmp_path / "plain", **TOY)
+    assert done.overlap != plain.overlap
+    (answer,) = segment(
+        [(picture, tmp_path / "void.png")], copied(photos, tmp_path), tmp_path / "self", **TOY
+    ).masks.values()
+    known, answer = ~rim, pixels(answer) > 0
+    expected = (answer & marked).sum() / ((answer & known) | marked).sum()
+    assert done.overlap == pytest.approx(expected)
+
+
+def copied(photos, tmp_path):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "copy.jpg").write_bytes((photos / "0.jpg").read_bytes())
+    return tmp_path / "copy"
+
+
+def test_how_masks_were_understood_is_said_and_drawn_before_the_work(photos, tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_answer", stop)
+    picture, mask = pair(photos, 0)
+    Image.fromarray(np.where(pixels(mask) > 0, 15, np.arange(96) // 16 % 2 * 7).astype(np.uint8)).save(
+        tmp_path / "two.png"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        segment([(picture, tmp_path / "two.png")], photos, tmp_path / "out", choose="15", progress=True, **TOY)
+    assert "The object is what is 15 in two.png" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["masks_understood.png"]
