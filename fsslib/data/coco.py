@@ -372,7 +372,7 @@ def fill(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
             raise ValueError(f"its polygon leaves the image of {width} x {height} pixels")
     if not polygons:
         return np.zeros((height, width), dtype=bool)
-    if max(polygon.max() for polygon in polygons) <= 1:
+    if max(polygon.max() for polygon in polygons) <= 1.1:
         raise ValueError("its outline is in shares of the image, or lies in one corner of it: pixels are wanted")
     runs = mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
     return mask.decode(mask.merge(runs)).astype(bool)

@@ -447,6 +447,7 @@ CORNERS = [[10, 10], [30, 10], [30, 20], [10, 20]]
         ("categories", {"name": None}, "no COCO file of instances"),
         ("annotations", {"iscrowd": "no"}, "no COCO file of instances"),
         ("annotations", {"segmentation": SHARES}, "in shares of the image"),
+        ("annotations", {"segmentation": [[0.2, 0.3, 1.01, 0.3, 1.01, 1, -0.01, 1]]}, "in shares of the image"),
         ("annotations", {"segmentation": [[]]}, "not a list of polygons"),
         ("annotations", {"segmentation": CORNERS}, "not a list of polygons"),
         ("annotations", {"segmentation": [CORNERS]}, "not a list of polygons"),
