@@ -23,7 +23,7 @@ from fsslib.methods.hsnet import HSNet, Learner
 from fsslib.methods.released import load_released
 from fsslib.training.recipe import Recipe
 from tests.blocks import direct_correlation as direct
-from tests.methods.contract import random_episode
+from tests.methods.contract import by_heart, random_episode
 
 
 def tiny(**options) -> HSNet:
@@ -193,20 +193,21 @@ def test_the_loss_is_that_of_each_shot_and_way_without_void():
 
 
 def test_one_episode_is_learnt_by_heart_and_the_backbone_stays_as_it_is():
-    """60 steps on random features: half the loss of knowing the object's size alone, and most of the object found."""
+    """60 steps on random features: half the loss of knowing the object's size alone, and most of the object found.
+
+    At a rate of 0.003 the loss falls steadily; at 0.01 it leaps now and then, at steps that depend on the processor.
+    """
     source = ToyWorld()
     episode = source.episode(source.sample((1001,), 1, seed="by-heart"))
     method = tiny().train()
     before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
     assert not any(module.training for module in method.backbone.modules())
     assert method.learner.training
-    optimizers = Recipe.load("hsnet").with_changes(learning_rate=0.01).optimizers_of(0, method)
-    losses = [method.training_step(episode, optimizers)["segmentation"] for _ in range(60)]
-    truth = episode.query_labels == 1
-    assert losses[-1] < 0.5 * torch.distributions.Bernoulli(truth.float().mean()).entropy()
+    losses, found = by_heart(method, episode, Recipe.load("hsnet").with_changes(learning_rate=0.003), 60)
+    share = (episode.query_labels == 1).float().mean()
+    assert losses["segmentation"][1] < 0.5 * torch.distributions.Bernoulli(share).entropy()
     assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
-    predicted = method.eval().predict(episode).labels == 1
-    assert (predicted & truth).sum() / (predicted | truth).sum() > 0.5
+    assert found > 0.5
 
 
 # The authors' checkpoints

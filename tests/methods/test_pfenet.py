@@ -12,7 +12,7 @@ from fsslib.blocks.similarity import merge_ways
 from fsslib.episodes import VOID
 from fsslib.methods.pfenet import PFENet, prior_mask
 from fsslib.training.recipe import Recipe
-from tests.methods.contract import random_episode
+from tests.methods.contract import by_heart, random_episode
 
 
 def tiny(**options) -> PFENet:
@@ -240,14 +240,14 @@ def test_the_backbone_stays_as_it_is_unless_its_statistics_drift_as_released(leg
 
 
 def test_one_episode_is_learnt_by_heart():
-    """Dark squares in noise: half the loss of an answer that knows their share only (0.19), most of them found."""
-    method, episode = tiny().train(), random_episode()
+    """Dark squares in noise: half the loss of an answer that knows their share only (0.19), most of them found.
+
+    Dropout draws other numbers on another processor and torch, so that the last step is none to judge by.
+    """
+    method, episode = tiny(), random_episode()
     episode.query_images[(episode.query_labels == 1)[:, None].expand_as(episode.query_images)] *= 0.2
     episode.support_images[(episode.support_masks == 1)[..., None, :, :].expand_as(episode.support_images)] *= 0.2
-    optimizers = Recipe.load("pfenet").optimizers_of(0, method)
-    losses = [method.training_step(episode, optimizers)["segmentation"] for _ in range(120)]
-    assert losses[0] > 0.5
-    assert losses[-1] < 0.095
-    predicted, truth = method.eval().predict(episode).labels == 1, episode.query_labels == 1
-    known = episode.query_labels != VOID
-    assert (predicted & truth).sum() / ((predicted | truth) & known).sum() > 0.5
+    losses, found = by_heart(method, episode, Recipe.load("pfenet"), 120)
+    assert losses["segmentation"][0] > 0.5
+    assert losses["segmentation"][1] < 0.095
+    assert found > 0.5
