@@ -187,7 +187,8 @@ def _key_file(executed: Path) -> Path:
 
 def _hash_of_surroundings() -> str:
     """Hash of what all notebooks are made from beside their own cells."""
-    code = [path for path in paths.PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".css", ".j2")]
+    files = (path for path in paths.PACKAGE.rglob("*") if path.suffix not in (".pyc", ".ipynb"))
+    code = [path for path in files if path.is_file()]
     shipped = [path for kind in ("data", "results") for path in paths.shipped(kind).rglob("*") if path.is_file()]
     real = paths.data_root()
     shipped = [path for path in shipped if not path.is_relative_to(real)]

@@ -221,12 +221,13 @@ def test_what_a_notebook_is_made_from_decides_whether_it_runs_again(project, mon
         lambda: (project / "results" / "a.json").write_text("{}"),
         lambda: (project / "data" / "split.txt").write_text("a\n"),
         lambda: (project / "notebooks" / "code.py").write_text("x = 1"),  # the fixture's package
+        lambda: (project / "notebooks" / "page.html.j2").write_text("x"),
         lambda: (project / "data" / "downloads" / "VOCdevkit").mkdir(parents=True),
         lambda: monkeypatch.setenv("FSSLIB_DATA", str(project)),
     ):
         change()
         seen.add(tutorial._hash_of_surroundings())
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 def test_a_training_goes_on_after_an_interrupt_and_starts_afresh_after_a_change(
