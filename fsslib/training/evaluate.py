@@ -1,5 +1,7 @@
 """Scoring a method on frozen episodes under a named protocol."""
 
+import itertools
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from tqdm.auto import tqdm
 
 from fsslib.data.streams import ImageSet
@@ -23,15 +27,16 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    batch_size: int = 25,
+    batch_size: int | None = None,
     keep_bytes: int = 2**30,
     progress: bool = False,
 ) -> FewShotMeter | SegmentationMeter:
     """The pixel counts of `method` on all episodes of a manifest, or images of a set; `.compute()` makes scores of
     them.
 
-    The method is in eval mode meanwhile and gets its mode back. The result does not depend on `batch_size`. Protocol
-    "original" needs episodes that carry `query_originals`, and a method that gives scores; ValueError else.
+    The method is in eval mode meanwhile and gets its mode back. The result does not depend on `batch_size`, by default
+    `questions_at_once`. A source that can shows images and truth as the protocol has them. One that scores at original
+    sizes needs episodes with `query_originals`, and a method that gives scores; ValueError else.
 
     A manifest that shows images again is answered without running the backbone on them again, where the method splits
     into `encode` and `decode`: what was encoded is kept on `device`, at most `keep_bytes` of supports and as many of
@@ -50,13 +55,15 @@ def evaluate(
     was_training = method.training
     method.to(device).eval()
     method.compute_dtype = dtype
+    batch_size = batch_size or questions_at_once(method, episodes, device)
     predict: Callable[[Any], Prediction] = method.predict
     if keep_bytes and isinstance(episodes, EpisodeSet) and _splits(method):
         reusing = _Reusing(method, episodes.manifest.rows, keep_bytes)
         predict = reusing.predict if reusing.spared >= 0.1 else predict
     try:
         batches = episodes.batches(batch_size)
-        for episode in tqdm(batches, total=-(-len(episodes) // batch_size), leave=False, disable=not progress):
+        total, title = -(-len(episodes) // batch_size), f"{batch_size} at a time"
+        for episode in tqdm(batches, title, total, leave=False, disable=not progress):
             episode = episode.to(device)
             with torch.inference_mode():
                 prediction = predict(episode)
@@ -70,6 +77,52 @@ def evaluate(
     finally:
         method.train(was_training)
     return meter
+
+
+AT_ONCE = 25
+"""Questions that are answered at once, at most."""
+
+ROOM = 2**29
+"""Bytes that answering them may take on a CPU, where more at once are no faster."""
+
+
+def questions_at_once(method: Method, questions: EpisodeSet | ImageSet, device: torch.device | str = "cpu") -> int:
+    """How many questions a method answers at once: as many as there is room for, judged by the first one alone.
+
+    AT_ONCE at most. Room is ROOM on a CPU and a quarter of the free memory of a GPU. The method is in eval mode
+    meanwhile, and no random number is used up.
+    """
+    was_training, on_gpu = method.training, torch.device(device).type == "cuda"
+    method.to(device).eval()
+    with torch.random.fork_rng([device] if on_gpu else []), torch.inference_mode(), _Peak() as peak:
+        for first in itertools.islice(questions.batches(1), 1):
+            method.predict(first.to(device))
+    method.train(was_training)
+    room = torch.cuda.mem_get_info(device)[0] // 4 if on_gpu else ROOM
+    return min(AT_ONCE, max(1, room // max(1, peak.bytes)))
+
+
+class _Peak(TorchDispatchMode):
+    """Counts the most bytes that tensors made inside hold together; what an operation needs meanwhile is not seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = self._live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for storage in (tensor.untyped_storage() for tensor in tree_leaves(made) if isinstance(tensor, Tensor)):
+            if (place := storage.data_ptr()) not in self._known:
+                self._known.add(place)
+                self._live += storage.nbytes()
+                self.bytes = max(self.bytes, self._live)
+                weakref.finalize(storage, self._freed, place, storage.nbytes())
+        return made
+
+    def _freed(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self._live -= size
 
 
 class _Reusing:

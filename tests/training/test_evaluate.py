@@ -123,8 +123,58 @@ def test_a_method_that_answers_otherwise_than_its_parts_is_asked_as_a_whole(monk
         (build_method("rtd", target="highest"), True),
     ):
         asked = watch(method, monkeypatch, "predict")
-        evaluate(method, exam())
+        evaluate(method, exam(), batch_size=4)
         assert bool(asked) != splits, type(method).__name__
+
+
+# How many at once
+
+
+@pytest.mark.parametrize("name", EPISODIC)
+def test_the_score_is_the_same_whatever_is_answered_at_once(name):
+    method, questions = small_method(name), exam(ways=2)
+    one, four, chosen = (evaluate(method, questions, batch_size=n, keep_bytes=0) for n in (1, 4, None))
+    for found in (four, chosen):
+        # A pixel on the edge of a decision may fall either way when a batch is summed in another order.
+        assert (found.ways - one.ways).abs().max() <= 2
+        assert found.compute().miou == pytest.approx(one.compute().miou, abs=1e-3)
+
+
+def test_tensors_that_live_together_are_counted_and_views_are_not():
+    given = torch.ones(1000)
+    with evaluation._Peak() as peak:
+        first = given * 2
+        second = (first.view(10, 100) + 1).T
+        del first
+        second.add_(1)
+        third = torch.cat([second.flatten(), second.flatten()])
+    # At the end the second, two copies of it on their way, and the third.
+    assert peak.bytes == 4 * (1000 + 2000 + 2000)
+    del second, third
+    assert peak._live == 0
+
+
+def test_as_many_are_answered_at_once_as_there_is_room_for(monkeypatch):
+    method, questions = small_method("hsnet").train(), exam()
+    assert evaluation.questions_at_once(method, questions) == 25
+    with evaluation._Peak() as peak, torch.inference_mode():
+        method.predict(next(iter(questions.batches(1))))
+    for room, expected in ((3.5, 3), (0.5, 1), (24.5, 24), (300, 25)):
+        monkeypatch.setattr(evaluation, "ROOM", int(room * peak.bytes))
+        assert evaluation.questions_at_once(method, questions) == expected
+    monkeypatch.setattr(evaluation, "ROOM", int(3.5 * peak.bytes))
+    calls = watch(method, monkeypatch, "predict")
+    evaluate(method, questions, keep_bytes=0)
+    assert calls == [1, 3, 3, 3]
+    assert method.training
+
+
+def test_looking_how_many_leaves_random_numbers_alone():
+    method, questions = build_method("rtd", target="random"), exam()
+    torch.manual_seed(3)
+    found = evaluate(method, questions, batch_size=25)
+    torch.manual_seed(3)
+    assert torch.equal(evaluate(method, questions).ways, found.ways)
 
 
 # The protocols
