@@ -1,5 +1,6 @@
 """One's own pictures and masks as their owner sees them: what is object and what is void, in a file of any kind."""
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Files that are pictures, in capitals or not."""
 
 MASK_SUFFIXES = (*SUFFIXES, ".npy", ".json")
+JPEG = (".jpg", ".jpeg")
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -133,7 +135,7 @@ def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str
         remarks.insert(0, f"{len(files)} masks of {picture.name} are joined: {some([file.name for file in files])}.")
     if not marked.any():
         remarks.append(f"{what} is empty: {picture.name} is taken to show no object.")
-    elif marked.all():
+    elif (marked | void).all():
         remarks.append(f"{what} marks the whole of {picture.name}, which leaves no background to compare with.")
     elif edge.mean() > 0.9:
         remarks.append(f"{what} marks nearly all of its border. If black is the object there, invert the mask.")
@@ -175,7 +177,7 @@ def _read(
             values = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{file} cannot be read ({error}). Save the mask alone, by np.save.") from error
-        flat = values.squeeze((0,) if values.shape[:1] == (1,) else (-1,)) if 1 in values.shape[::2] else values
+        flat = values.squeeze(0 if len(values) == 1 else -1) if values.ndim == 3 and 1 in values.shape[::2] else values
         if flat.ndim != 2 or flat.dtype.kind not in "biuf":
             raise DataError(f"{file} holds {values.dtype} {[*values.shape]}; a mask is one number a pixel, [H, W].")
         return _numbers(flat, file)
@@ -183,8 +185,10 @@ def _read(
     def understand(opened: Image.Image) -> _Map:
         image = ImageOps.exif_transpose(opened)
         found = _picture(image, file, choose)
+        if opened.format == "JPEG" and 0 < found.seen.max() <= LAST_CLASS:
+            raise DataError(f"{file} is next to black: numbers do not outlive a JPEG. Save the mask as PNG.")
         # A JPEG that is not blank never has two colours alone, so that it need not be read to tell it from the mask.
-        apart = len(found.present) <= 2 and picture.suffix.lower() in (".jpg", ".jpeg")
+        apart = len(found.present) <= 2 and picture.suffix.lower() in JPEG
         if file.samefile(picture) or not (
             apart
             or image.size != pixels().size
@@ -201,7 +205,8 @@ def _read(
 
 def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
     """Numbers of any kind, with NaN, -1, and 255 beside VOC's numbers as void."""
-    values = values.astype(np.uint8) if values.dtype == bool else values
+    plain = {"b": np.uint8, "f": np.promote_types(values.dtype, np.float32)}
+    values = values.astype(plain.get(values.dtype.kind, values.dtype.newbyteorder("=")), copy=False)
     void = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     present = _distinct(values[~void])
     if (below := present[present < 0]).size > 1:
@@ -210,14 +215,17 @@ def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
             "and 1, or shares from 0 to 1; -1 alone is void."
         )
     void |= values < 0
+    remarks = []
+    if void.any() and 0 not in present:
+        remarks.append(f"{file.name} has no 0: what is below or no number is taken for background.")
+        values, void = np.where(void, 0, values), np.zeros_like(void)
     others = present[(present > 0) & (present != VOID)]
-    if VOID in present and others.size and others[-1] <= LAST_CLASS:
+    if {0, VOID} <= {*present.tolist()} and others.size and others[-1] <= LAST_CLASS:
         rim = values == VOID
-        void |= rim & is_drawn((values > 0) & ~rim & ~void, rim, values)
+        void |= rim & is_drawn((values > 0) & ~rim, rim, values)
     if void.any():
         values = np.where(void, 0, values)
-        present = _distinct(values)
-    return _Map(values, values, present, lambda code: (f"{code:.6g}", "#" + 3 * f"{int(code):02x}"), void)
+    return _Map(values, values, _distinct(values), lambda code: (f"{code:.6g}",), void, remarks=remarks)
 
 
 def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
@@ -228,8 +236,8 @@ def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
         opaque, image = pixels[..., 3] >= 128, image.convert("RGB")
         if opaque.any() and not opaque.all():
             black, white = ((pixels[opaque][:, :3] == value).all(1).mean() for value in (0, 255))
-            if min(black, white) > 0.01 and black + white > 0.95:
-                remarks.append(f"{file.name} is white on black in a transparent margin, which counts as black.")
+            if (black > 0.01 and black + white > 0.95 and white > 0) or 0.3 < black < 0.99:
+                remarks.append(f"{file.name} has black inside a transparent margin: both count as background.")
             elif choose is None:
                 return _Map(opaque, opaque, np.arange(2), lambda code: (), ~opaque & opaque, "what is not transparent")
             image = Image.fromarray(pixels[..., :3] * opaque[..., None])
@@ -292,9 +300,11 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
             raise DataError(f"{file} has no classes to choose from: it is blurred, or was a JPEG, with two tones.")
         return found.seen >= middle, "what is at least half as bright as the brightest pixel"
     names = [found.names(code) for code in others.tolist()]
-    shown = some([called[0] for called in names if called])
+    shown = some([" ".join(filter(None, called)) for called in names])
     if choose is not None:
-        wanted = [code for code, called in zip(others, names) if str(choose).lower() in map(str.lower, called)]
+        grey = re.fullmatch(r"#(..)\1\1", str(choose))
+        meant = str(int(grey[1], 16)) if grey and codes.dtype == np.uint8 else str(choose).lower()
+        wanted = [code for code, called in zip(others, names) if meant in map(str.lower, called)]
         if not wanted:
             found.remarks.append(f"{file.name} has no {choose!r}; it has {shown}.")
         return np.isin(codes, wanted), f"what is {choose}"

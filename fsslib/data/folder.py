@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fsslib.data.decode import DataError
-from fsslib.data.drawn import MASK_SUFFIXES, SUFFIXES, Choice, mask_files, read_drawn_mask, read_picture, some
+from fsslib.data.drawn import JPEG, MASK_SUFFIXES, SUFFIXES, Choice, mask_files, read_drawn_mask, read_picture, some
 from fsslib.data.drawn import TURNS as TURNS
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
@@ -215,7 +215,9 @@ def _mask_of(path: Path, names: Collection[str]) -> str | None:
 def _told_apart(*files: Path) -> tuple[Path, Path]:
     """Which of two files of one name is the picture and which its mask: the plain one, or the only one that can be."""
     rules = {}
-    for path, other in zip(files, files[::-1]):
+    for path, other in sorted(zip(files, files[::-1]), key=lambda pair: pair[0].suffix.lower() in JPEG):
+        if path.suffix.lower() in JPEG and "what is not black" in rules.values():
+            continue  # the usual pair: a photograph need not be looked at
         try:
             rules[path] = read_drawn_mask(path, other).rule
         except DataError:

@@ -54,9 +54,10 @@ def read_outlines(path: Path, picture: Path, size: tuple[int, int]) -> tuple[Int
 def listed_in(path: Path) -> list[str] | None:
     """The names of the pictures that a COCO JSON lists, without their folders; None for any other file."""
     content = _parsed(path, path.stat().st_mtime_ns)
-    if not isinstance(content, Mapping) or not {"images", "annotations"} <= content.keys():
+    try:
+        return [_name(entry)[-1] for entry in content["images"]] if content["annotations"] is not None else None
+    except (KeyError, TypeError):
         return None
-    return [_name(entry)[-1] for entry in content["images"]]
 
 
 @lru_cache(maxsize=4)

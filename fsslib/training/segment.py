@@ -1,6 +1,7 @@
 """From a few pictures with masks to the masks of a whole folder: few-shot segmentation as a tool."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def segment(
     """
     masks_of: dict[Path, list[Path]] = {}
     for picture, mask in support:
-        masks_of.setdefault(Path(picture), []).extend(mask_files(mask))
+        masks_of.setdefault(Path(os.path.abspath(picture)), []).extend(mask_files(mask))
     found = find_pictures(query)
     shown = {path.resolve() for picture, masks in masks_of.items() for path in (picture, *masks)}
     queries = {name: path for name, path in found.pictures.items() if path.resolve() not in shown}
@@ -182,8 +183,8 @@ class _Supports:
             self.masks[path] = mask = read_drawn_mask(files, path, choose)
             name, picture = some([file.name for file in files], 1), read_picture(path)
             if not (mask.labels == 1).any():
-                said = " ".join(mask.remarks)
-                raise DataError(f"{files[0]} is empty. Mark the object in {path.name} anew. {said}")
+                said = " ".join(remark for remark in mask.remarks if "is empty" not in remark)
+                raise DataError(f"{files[0]} is empty. Mark the object in {path.name} anew. {said}".rstrip())
             _, labels = _from_close_by(picture, mask.labels, size)
             if _pixels_left(labels, size) < CELL_OF_GRID**2:
                 raise DataError(

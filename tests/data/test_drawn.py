@@ -151,6 +151,7 @@ UNDERSTOOD = {
     "0 and 255 alone": (image(grey(LEFT * 255)), LEFT, None),
     "-1": (image(grey(np.where(RIM, -1, LEFT), np.int32), "tif"), LABELS, "is void"),
     "-1 in an array": (array(np.where(RIM, -1, LEFT * 4)), LABELS, "is void"),
+    "-1 around the object": (image(grey(np.where(LEFT, 1, -1), np.int32), "tif"), LEFT, "has no 0"),
     "no number": (array(np.where(RIM, np.nan, LEFT * 0.5)), LABELS, "is void"),
     # arrays
     "an array of truth values": (array(LEFT), LEFT, None),
@@ -173,6 +174,11 @@ UNDERSTOOD = {
     ),
     # transparency
     "a transparent margin": (image(rgba(coloured(LEFT * 1, [(0,) * 3, (255,) * 3]), BOX * 255)), LEFT & BOX, "margin"),
+    "a colour on black in a transparent margin": (
+        image(rgba(coloured(LEFT * 1, PAINT), BOX * 255)),
+        LEFT & BOX,
+        "margin",
+    ),
     "colour where it is transparent": (image(rgba(np.full((HEIGHT, WIDTH, 3), 255), LEFT * 255)), LEFT, None),
     "all transparent": (image(rgba(coloured(LEFT * 1, PAINT), 0 * LEFT)), LEFT, None),
     "a transparent entry of a palette": (image(paletted(LEFT, PAINT[::-1]), transparency=0), LEFT, None),
@@ -244,6 +250,7 @@ REFUSED = {
     "a photograph of 16 bits": (image(grey(NOISE * 200.0, np.uint16), "tif"), "looks like a photograph"),
     "a bright thing in the dark": (image(grey(BOTH * 200 + NOISE / 12)), "looks like a photograph"),
     "noise": (image(grey(NOISE)), "looks like a photograph"),
+    "numbers in a JPEG": (image(grey(TWO), "jpg"), "numbers do not outlive a JPEG"),
     "a label map in a JPEG": (via(grey(LEFT * 90 + RIGHT * 250), "jpg", quality=80), "several tones with blurred"),
     "a label map made smaller": (image(grey(TWO * 120).resize((99, 99)).resize((WIDTH, HEIGHT))), "several tones"),
     "one pixel more": (image(grey(np.pad(LEFT, ((0, 0), (0, 1))) * 255)), "is 161 x 120 pixels, its picture"),
