@@ -38,7 +38,7 @@ BUDGET = {
     "fsslib/data/toyworld": 1_970,
     "fsslib/training": 1_170,
     "fsslib/reproduction": 2_810,
-    "fsslib/teaching": 660,
+    "fsslib/teaching": 630,
     "notebooks/lessons": 1_850,
     "tests": 20_450,
 }

@@ -18,7 +18,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from PIL import Image
 
-from fsslib.episodes import write_atomically
+from fsslib.files import write_atomically
 
 HIDDEN_VARIABLES = ("FSSLIB_DATA", "MPLBACKEND", "PYTHONWARNINGS")
 """Committed outputs show the toy world only, drawn inline; a reader's data, backend and warning filters change them."""
@@ -34,22 +34,17 @@ def run_notebook(path: Path | str) -> NotebookNode:
     raises (CellExecutionError, CellTimeoutError, DeadKernelError) for one that does not run to its end.
     """
     path = Path(path)
-    if (kind := _kind(path)) != "teach":
+    index = path.parent / "index.yml"
+    rows = yaml.safe_load(index.read_text(encoding="utf-8"))["notebooks"] if index.is_file() else []
+    if (kind := next((row["kind"] for row in rows if row["file"] == path.name), None)) != "teach":
         raise ValueError(
             f'{path}: index.yml beside it says kind {kind!r}; only "teach" notebooks keep their outputs. '
             "Run the others with `fsslib run`."
         )
     notebook = nbformat.read(path, as_version=4)
-    environment = {name: value for name, value in os.environ.items() if name not in HIDDEN_VARIABLES}
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=CELL_SECONDS,
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent.resolve())}},
-    )
-    client.execute(env=environment)
+    options = {"kernel_name": "python3", "timeout": CELL_SECONDS, "record_timing": False, "coalesce_streams": True}
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(path.parent.resolve())}}, **options)
+    client.execute(env={name: value for name, value in os.environ.items() if name not in HIDDEN_VARIABLES})
     return clean(notebook)
 
 
@@ -63,12 +58,10 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     for holder in (notebook, *notebook.cells):
         for key in ("execution", "papermill", "widgets"):
             holder.metadata.pop(key, None)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop(WIDGET, None)
-            if "image/png" in data:
-                data["image/png"] = _lighter(data["image/png"])
+    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
+        data.pop(WIDGET, None)
+        if "image/png" in data:
+            data["image/png"] = _lighter(data["image/png"])
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata.get("language_info", {}).pop("version", None)
     return notebook
@@ -82,26 +75,18 @@ def _lighter(png: str) -> str:
     return min(png, base64.b64encode(small.getvalue()).decode(), key=len)
 
 
-def _kind(path: Path) -> str | None:
-    index = path.parent / "index.yml"
-    rows = yaml.safe_load(index.read_text(encoding="utf-8"))["notebooks"] if index.is_file() else []
-    return next((row["kind"] for row in rows if row["file"] == path.name), None)
-
-
-def main(arguments: list[str]) -> int:
+def main(names: list[str]) -> int:
     """Run the notebooks one after the other; 1 when one failed (it is left as it was, the others are still run)."""
-    if not arguments:
+    if not names:
         print("Name the notebooks to run: python -m fsslib.teaching.execute notebooks/00_start_here.ipynb ...")
-        return 2
-    failed = 0
-    for name in arguments:
+    failed = 0 if names else 2
+    for name in names:
         try:
             write_atomically(name, nbformat.writes(run_notebook(name)) + "\n")
+            print(f"{name}: done")
         except (OSError, ValueError, CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             print(f"{name}: not changed. {error}", file=sys.stderr)
             failed = 1
-        else:
-            print(f"{name}: done")
     return failed
 
 

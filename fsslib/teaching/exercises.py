@@ -106,23 +106,23 @@ def check(name: str, exercise: Exercise, yours: Answer) -> None:
         print(f"passed: {name} {passed}{remark and '.'}{remark}")
         return
     place, part = wrong
-    # In one case several slips can look alike: the one that explains most of what was found.
-    told = {}
-    for hint in exercise.slips():
-        slip = partial(_ask, exercise, exercise.function(hint))
-        if not _wrong(found[place][part], slip(cases[place][1])[0][part]):
-            answers = zip(found, [slip(given)[0] for _, given in cases])
-            told[hint] = sum(not _wrong(ours[key], theirs[key]) for ours, theirs in answers for key in ours)
-    words = max(told, key=told.get, default=None)
-    if words is None:
-        nothing = part == "gradient" and not found[place][part].any()
-        words = NO_GRADIENT if nothing else _wrong(found[place][part], wanted[place][part])
+    slips = {hint: partial(_ask, exercise, exercise.function(hint)) for hint in exercise.slips()}
+    alike = [hint for hint, slip in slips.items() if not _wrong(found[place][part], slip(cases[place][1])[0][part])]
+    if len(alike) > 1:  # in one case; then the one that explains most of what was found
+
+        def explained(hint: str) -> int:
+            told = zip(found, [slips[hint](given)[0] for _, given in cases])
+            return sum(not _wrong(ours[key], theirs[key]) for ours, theirs in told for key in ours)
+
+        alike.sort(key=explained, reverse=True)
+    words = alike[0] if alike else None
+    if words is None and part == "gradient" and not found[place][part].any():
+        words = "no gradient comes back at all. What is detached, or a plain number, teaches nothing."
+    elif words is None:
+        words = _wrong(found[place][part], wanted[place][part])
         asked = not exercise.hint or "the shape is" in words
         words += f" Asked is {exercise.results.__doc__}." if asked else f" Hint: {exercise.hint}."
     raise AssertionError(f"{', '.join(filter(None, (cases[place][0], part)))}: {words}{remark}")
-
-
-NO_GRADIENT = "no gradient comes back at all. What is detached, or a plain number, teaches nothing."
 
 
 def among(*names: str) -> Callable[[Answer], Answer]:
@@ -131,7 +131,7 @@ def among(*names: str) -> Callable[[Answer], Answer]:
     def shown(function: Answer, *given: Any) -> Parts:
         found = function(*given)
         found = [f"the text {found!r}"] if isinstance(found, str) else list(found)
-        if unknown := ", ".join(sorted(set(found) - set(names))):
+        if unknown := ", ".join(sorted(map(str, set(found) - set(names)))):
             raise Refused(f"the answer is a collection of names, of {', '.join(names)}; found unknown {unknown}.")
         return Parts({name.replace("_", " "): name in found for name in names})
 
@@ -140,16 +140,10 @@ def among(*names: str) -> Callable[[Answer], Answer]:
 
 def _ask(exercise: Exercise, function: Answer, given: list) -> tuple[dict[str, Tensor], set[int]]:
     """The parts of a function's answer to copies of its arguments, and the places of those that it changed."""
-
-    def answering(*handed: Any) -> Any:
-        if (found := function(*handed)) is None:
-            raise Refused("your function returned None. Is a return missing?")
-        return found
-
     handed = copy.deepcopy(given)
     leaves = {place: handed[place].requires_grad_() for place in exercise.gradients}
     handed = [leaves[place].clone() if place in leaves else value for place, value in enumerate(handed)]
-    value = exercise.seen(answering)(*handed)
+    value = exercise.seen(partial(_answer, function))(*handed)
     parts = {name: _numbers(part) for name, part in (value if isinstance(value, Parts) else {"": value}).items()}
     if leaves:
         slopes = [torch.zeros_like(leaf) for leaf in leaves.values()]
@@ -161,11 +155,17 @@ def _ask(exercise: Exercise, function: Answer, given: list) -> tuple[dict[str, T
     return parts, {n for n, (a, b) in pairs if (not torch.equal(a, b) if isinstance(a, Tensor) else a != b)}
 
 
+def _answer(function: Answer, *handed: Any) -> Any:
+    if (found := function(*handed)) is None:
+        raise Refused("your function returned None. Is a return missing?")
+    return found
+
+
 def _numbers(value: Any) -> Tensor:
     """Numbers of any kind, in arrays, lists or alone, as a tensor of doubles; a complex one has an axis more."""
     try:
-        found = torch.stack([*map(_numbers, value)]) if isinstance(value, list | tuple) and value else value
-        found = torch.as_tensor(found).detach().cpu()
+        plain = not isinstance(value, list | tuple) or all(isinstance(one, int | float) for one in value)
+        found = torch.as_tensor(value if plain else torch.stack([*map(_numbers, value)])).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise Refused(f"your function returned {value!r:.80}, which is no array of numbers.") from None
     return (torch.view_as_real(found) if found.is_complex() else found).double()

@@ -1,7 +1,8 @@
 """Widgets: controls over a line of text and a picture that is drawn anew when one of them changes."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -11,22 +12,23 @@ from matplotlib.figure import Figure
 class Explorer(ipywidgets.VBox):
     """Named controls over a line of text, `message`, and a picture, `picture`, which holds a PNG.
 
-    `draw` is given the value of each control by name, and returns the text and the figure; without a figure the picture
-    stays. Setting the `value` of one of `controls` does what a reader's hand does.
+    Controls are written as for `ipywidgets.interact`: (0, 99) is a slider, a list a choice; `start` has first values.
+    `draw` is given the value of each by name, and returns the text and the figure; without a figure the picture stays.
+    Setting the `value` of one of `controls` does what a reader's hand does.
     """
 
     def __init__(
-        self,
-        name: str,
-        controls: Mapping[str, ipywidgets.ValueWidget],
-        draw: Callable[..., tuple[str, Figure | None]],
+        self, name: str, draw: Callable[..., tuple[str, Figure | None]], controls: Mapping[str, Any], **start: Any
     ):
-        self.name, self.controls, self._draw, self._drawn = name, dict(controls), draw, None
+        self.name, self._draw, self._drawn, self.controls = name, draw, None, {}
         self.message = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        for key, written in controls.items():
+            first = [start[key]] if key in start else []
+            self.controls[key] = control = ipywidgets.interactive.widget_from_abbrev(written, *first)
+            control.description, control.continuous_update = key.partition("_")[0], False
         super().__init__([ipywidgets.HBox([*self.controls.values()]), self.message, self.picture])
-        for key, control in self.controls.items():
-            control.description = control.description or key
+        for control in self.controls.values():
             control.observe(self._show, "value")
         self._show()
 
@@ -35,8 +37,7 @@ class Explorer(ipywidgets.VBox):
 
     def _show(self, change: dict | None = None) -> None:
         values = {key: control.value for key, control in self.controls.items()}
-        # One control can move another, which draws already.
-        if values == self._drawn:
+        if values == self._drawn:  # one control has moved another, which drew
             return
         self._drawn = values
         self.message.value, figure = self._draw(**values)
@@ -45,13 +46,3 @@ class Explorer(ipywidgets.VBox):
             figure.savefig(file, format="png")
             plt.close(figure)
             self.picture.value = file.getvalue()
-
-
-def choice(options: Iterable, description: str = "", **more) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=list(options), description=description, **more)
-
-
-def slider(low: float, high: float, value: float | None = None, **options) -> ipywidgets.ValueWidget:
-    """Whole numbers, or decimals where `low` is one; it tells its value when it is let go."""
-    kind = ipywidgets.FloatSlider if isinstance(low, float) else ipywidgets.IntSlider
-    return kind(low if value is None else value, min=low, max=high, continuous_update=False, **options)

@@ -28,19 +28,20 @@ def maps():
 )
 def counts_per_way(p, y, ways):
     """(prediction [H, W], labels [H, W], ways) -> TP, FP, FN of each way [ways, 3], void not counted"""
-    void = y == fss.VOID
+    void, meter = y == fss.VOID, fss.FewShotMeter(range(ways))
+    meter.update(p[None], y[None], torch.arange(ways)[None])
 
-    def counts(p, y, ways=ways):
-        meter = fss.FewShotMeter(range(ways))
-        meter.update(p[None], y[None], torch.arange(ways)[None])
-        return meter.ways[:, 2:].tolist()
+    def counts(p, y, numbers):
+        pairs = [(p == n, y == n) for n in numbers]
+        found = [(says & is_, says & ~is_ & (y != fss.VOID), ~says & is_) for says, is_ in pairs]
+        return [[int(pixels.sum()) for pixels in row] for row in found]
 
-    right, unmasked = counts(p, y), counts(p, y.where(~void, 0))
+    right, numbers = meter.ways[:, 2:].tolist(), range(1, ways + 1)
+    unmasked, from_zero = counts(p, y.where(~void, 0), numbers), counts(p, y, range(ways))
     found = [(row, bool((y == n).any())) for n, row in enumerate(right, start=1)]
     there, swapped = [row for row, here in found if here], [(tp, fn, fp) for tp, fp, fn in right]
-    pooled = ways * counts((p > 0).long(), y.where(void, (y > 0).long()), 1)
-    confused = counts(p, y.where((p == y) | (p * y == 0), fss.VOID))
-    from_zero = counts(p + 1, y.where(void, y + 1), ways + 1)[:ways]
+    pooled = ways * counts(p > 0, y.where(void, (y > 0).long()), [True])
+    confused = counts(p, y.where((p == y) | (p * y == 0), fss.VOID), numbers)
     return {
         "right": right,
         "void was counted: leave out every pixel whose label is 255, whatever is predicted there.": unmasked,
@@ -55,10 +56,10 @@ def counts_per_way(p, y, ways):
 
 
 def lists():
-    """Three classes, one of them met once, with episodes of very different sizes; some find nothing."""
+    """Two to four classes, one of them met once, with episodes of very different sizes; some find nothing."""
     generator = torch.Generator().manual_seed(0)
     for trial in range(20):
-        classes = [1001, *(1002 + torch.randint(0, 2, (7,), generator=generator)).tolist()]
+        classes = [1001, *(1002 + torch.randint(0, 1 + trial % 3, (7,), generator=generator)).tolist()]
         found = (10 ** (3 * torch.rand(8, 3, generator=generator))).long()
         found[5, 0], found[0, 0] = 0, found[0, 0] * (trial % 2)
         yield f"list {trial + 1}", [(c, *row) for c, row in zip(classes, found.tolist())]
@@ -192,6 +193,10 @@ def episode_explorer(
 
     @torch.no_grad()
     def draw(fold: int, class_id: int, domain: str, support: int, query: int):
+        if class_id not in toyworld.fold_classes(fold):
+            # The new choice falls on the first of them, which draws.
+            explorer.controls["class_id"].options = classes_of(fold)
+            return explorer.message.value, None
         if support == query:
             return "Support and query are one picture: copying the mask would be perfect. Move one of them.", None
         shown, asked = (f"c{class_id}-{number:06d}" for number in (support, query))
@@ -208,15 +213,7 @@ def episode_explorer(
 
     folds = [(f"fold {f}", f) for f in toyworld.TEST_FOLDS]
     folds.append((f"fold {toyworld.DEVELOPMENT_FOLD}, development", toyworld.DEVELOPMENT_FOLD))
-    controls = {
-        "fold": fss.widgets.choice(folds, "test fold", value=fold),
-        "class_id": fss.widgets.choice(classes_of(fold), "class"),
-        "domain": fss.widgets.choice(toyworld.DOMAINS),
-        "support": fss.widgets.slider(0, 99, 1),
-        "query": fss.widgets.slider(0, 99, 2),
-    }
-    # Before the explorer looks: the new options select the first class of the fold, which draws.
-    controls["fold"].observe(
-        lambda change: controls["class_id"].set_trait("options", classes_of(change["new"])), "value"
-    )
-    return fss.widgets.Explorer("Episode explorer", controls, draw)
+    choices = {"fold": folds, "class_id": classes_of(fold), "domain": list(toyworld.DOMAINS)}
+    controls = choices | {"support": (0, 99), "query": (0, 99)}
+    explorer = fss.widgets.Explorer("Episode explorer", draw, controls, fold=fold, support=1, query=2)
+    return explorer

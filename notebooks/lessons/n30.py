@@ -157,9 +157,5 @@ def style_mixer(scenes: Mapping[str, Tensor], memory: fss.MetaMemory, seen: Call
         figure = fss.plots.show_images(seen(shown), titles=titles, side=2.2)
         return f"Most like this scene: item {highest}; least: item {lowest}.", figure
 
-    controls = {
-        "scene": fss.widgets.choice(scenes),
-        "item": fss.widgets.slider(0, int(memory.filled) - 1),
-        "alpha": fss.widgets.slider(0.0, 1.0, 0.5, step=0.05),
-    }
-    return fss.widgets.Explorer("Style mixer", controls, draw)
+    controls = {"scene": list(scenes), "item": (0, int(memory.filled) - 1), "alpha": (0.0, 1.0, 0.05)}
+    return fss.widgets.Explorer("Style mixer", draw, controls, item=0, alpha=0.5)

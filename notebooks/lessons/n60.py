@@ -176,8 +176,7 @@ def class_weights(batch: fss.LabelledImages, difficulty: Tensor, class_names: Ma
             words += f"S = {difficulty[marked].mean():.2f} on average{beside}."
         return words, show_class_weights(batch.images[scene], marked, balance, difficulty)
 
-    controls = {"class_name": fss.widgets.choice(names, "class"), "scene": fss.widgets.slider(0, len(batch) - 1)}
-    return fss.widgets.Explorer("Class weights", controls, draw)
+    return fss.widgets.Explorer("Class weights", draw, {"class_name": names, "scene": (0, len(batch) - 1)}, scene=0)
 
 
 def show_class_weights(

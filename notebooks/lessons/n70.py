@@ -342,9 +342,8 @@ def class_ladder(shares: Numbers, balance: Numbers, ladder: Ladder):
         means = [f"{rung} {sum(ious) / len(ious):.1f}" for rung, ious in rungs.items() if ious]
         words = (
             f"{class_name}: {100 * shares[class_name]:.2f} % of the pixels, B = {balance[class_name]:.3f} on average. "
-            f"IoU: {', '.join(means) or 'not run yet'}."
         )
+        words += f"IoU: {', '.join(means) or 'not run yet'}."
         return words, show_rungs(rungs, title=f"IoU of {class_name}, %")
 
-    names = sorted(shares, key=shares.get)
-    return fss.widgets.Explorer("Class ladder", {"class_name": fss.widgets.choice(names, "class")}, draw)
+    return fss.widgets.Explorer("Class ladder", draw, {"class_name": sorted(shares, key=shares.get)})

@@ -2,7 +2,6 @@
 
 import io
 
-import ipywidgets
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -45,7 +44,7 @@ def test_an_explorer_draws_once_for_each_change_and_keeps_its_picture_without_a_
         drawn.append(number)
         return f"at {number}", plt.figure(figsize=(1, number)) if number < 3 else None
 
-    explorer = Explorer("Numbers", {"number": ipywidgets.IntSlider(1, 0, 5)}, draw)
+    explorer = Explorer("Numbers", draw, {"number": (0, 5)}, number=1)
     move(explorer, number=2)
     tall = explorer.picture.value
     move(explorer, number=2)
@@ -55,7 +54,8 @@ def test_an_explorer_draws_once_for_each_change_and_keeps_its_picture_without_a_
     assert explorer.message.value == "at 4"
     assert explorer.picture.value == tall
     assert repr(explorer) == "Numbers: run this cell in Jupyter to use it."
-    assert explorer.controls["number"].description == "number"
+    slider = explorer.controls["number"]
+    assert (slider.description, slider.min, slider.max, slider.continuous_update) == ("number", 0, 5, False)
 
 
 @pytest.fixture(scope="module")
