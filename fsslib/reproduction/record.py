@@ -18,7 +18,7 @@ from fsslib.data.streams import ImageSet
 from fsslib.episodes import EpisodeSet
 from fsslib.files import write_atomically
 from fsslib.methods.base import Method
-from fsslib.metrics import FewShotMeter, SegmentationMeter
+from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
 from fsslib.reproduction import environment
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.result import FILE, SCHEMA_VERSION, read_result
@@ -90,7 +90,8 @@ def write_result(
 
 def read_meter(path: Path | str, domain: str) -> Meter:
     """A domain's counts, question by question, from the file beside a result. Raises ValueError if it was changed."""
-    stated = read_result(path)["scores"][domain]["counts"]
+    result = read_result(path)
+    stated, rule = result["scores"][domain]["counts"], protocol_named(result["config"]["protocol"])
     file = Path(path).parent / stated["file"]
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != stated["sha256"]:
@@ -100,7 +101,7 @@ def read_meter(path: Path | str, domain: str) -> Meter:
         if "confusion" in arrays:
             meter = SegmentationMeter(dict(enumerate(counts["names"].tolist())))
         else:
-            meter = FewShotMeter(counts["class_ids"].tolist())
+            meter = FewShotMeter(counts["class_ids"].tolist(), rule.absent)
     for name, values in arrays.items():
         setattr(meter, name, values)
     return meter

@@ -79,6 +79,12 @@ def test_the_scores_can_be_made_again_from_the_counts(parts, path, domain):
     assert meter.class_ids == parts["task"].test_classes
 
 
+def test_counts_are_read_with_the_rule_of_their_protocol(parts, tmp_path):
+    config = parts["config"].model_copy(update={"protocol": "panet", "output": str(tmp_path)})
+    path = write_result(**parts | {"config": config}, device="cpu", seconds=3.0)
+    assert read_meter(path, "night").absent == "dropped"
+
+
 def test_counts_that_were_changed_are_refused(parts, path):
     write_result(**parts, device="cpu", seconds=3.0)
     file = path.parent / "counts-night.npz"
