@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fsslib.data.coco import Coco, paint, read_instances
-from fsslib.data.decode import fitted, read_label_map
+from fsslib.data.coco import Coco, Picture, paint, read_instances
+from fsslib.data.decode import DataError, fitted, read_label_map
 from fsslib.data.fss1000 import Fss1000, class_ids
 from fsslib.data.manifests import hsnet_pascal
 from fsslib.data.names import class_id
@@ -210,6 +210,38 @@ def test_hsnets_truth_masks_and_counts_on_coco(tmp_path):
     back = images.under(PROTOCOLS["hsnet"]).under(PROTOCOLS["square"])
     again = everything(EpisodeSet(back, EpisodeManifest(tuple(rows))))
     assert torch.equal(again.query_labels, everything(EpisodeSet(images, EpisodeManifest(tuple(rows)))).query_labels)
+
+
+def test_the_painting_order_is_an_option_with_label_maps_of_its_own(tmp_path):
+    pytest.importorskip("pycocotools")
+    objects = draw_coco(tmp_path)
+
+    def opened(on_top: str) -> Coco:
+        return Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache", on_top=on_top)
+
+    smaller, later = opened("smaller"), opened("later")
+    assert smaller.label_maps != later.label_maps
+    ids = {category: class_id(name) for category, name in COCO_NAMES.items()}
+    for (name, drawn), (height, width) in zip(objects.items(), SHAPES):
+        expected = np.zeros((height, width), dtype=np.uint8)
+        for category, (top, left, bottom, right) in drawn:
+            expected[top:bottom, left:right] = ids[category]
+        assert np.array_equal(later.original(name)[1], expected)
+        assert not np.array_equal(smaller.original(name)[1], expected)
+    some = smaller.restricted(smaller.ids[:2]).under(PROTOCOLS["hsnet"])
+    assert some.label_maps == later.label_maps
+    assert some.ids == smaller.ids[:2]
+    assert torch.equal(some.original(some.ids[0])[1], later.original(some.ids[0])[1])
+    with pytest.raises(DataError, match='on top lies the "smaller" or the "later" object; asked for \'first\''):
+        opened("first")
+
+
+def test_crowds_are_void_here_and_objects_in_hsnets_order():
+    pytest.importorskip("pycocotools")
+    crowd = {"id": 1, "category_id": 7, "iscrowd": 1, "segmentation": {"size": [2, 3], "counts": [1, 4, 1]}}
+    found = Picture("a.jpg", 2, 3, [crowd])
+    assert paint(found, {7: 9}).tolist() == [[0, VOID, VOID], [VOID, VOID, 0]]
+    assert paint(found, {7: 9}, "later").tolist() == [[0, 9, 9], [9, 9, 0]]
 
 
 def test_hsnets_truth_masks_and_counts_on_fss_1000(tmp_path):

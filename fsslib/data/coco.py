@@ -52,7 +52,7 @@ class Coco(LabelledImageSet):
     smaller one (in pixels) lies on top; of two equal ones, that named later in the JSON. A crowd is painted in the same
     order, as void: its members are not told apart, and only some are outlined. The class of a crowd is held by its
     image, and never large enough on account of the crowd. With `on_top` "later" objects are painted as HSNet has them,
-    see `paint`; the protocols "hsnet" and "pfenet" ask for that by themselves (`under`).
+    see `paint`, in a folder of their own; the protocols "hsnet" and "pfenet" ask for that by themselves (`under`).
 
     The label maps are painted when a JSON is first opened (10 ms an image: 20 minutes for train2017), into `cache`
     (default: data/cache of the project), below it a folder named after the JSON's content: a changed JSON is painted
