@@ -208,7 +208,7 @@ def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
     plain = {"b": np.uint8, "f": np.promote_types(values.dtype, np.float32)}
     values = values.astype(plain.get(values.dtype.kind, values.dtype.newbyteorder("=")), copy=False)
     void = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    present = _distinct(values[~void])
+    present = np.unique(values[~void] if void.any() else values)
     if (below := present[present < 0]).size > 1:
         raise DataError(
             f"{file} holds {below.size} negative numbers from {below[0]:g} on, as the scores of a network do. Save 0 "
@@ -223,9 +223,10 @@ def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
     if {0, VOID} <= {*present.tolist()} and others.size and others[-1] <= LAST_CLASS:
         rim = values == VOID
         void |= rim & is_drawn((values > 0) & ~rim, rim, values)
-    if void.any():
+    if void.any() or remarks:
         values = np.where(void, 0, values)
-    return _Map(values, values, _distinct(values), lambda code: (f"{code:.6g}",), void, remarks=remarks)
+        present = np.unique(values)
+    return _Map(values, values, present, lambda code: (f"{code:.6g}",), void, remarks=remarks)
 
 
 def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
@@ -266,26 +267,16 @@ def _colours(image: Image.Image, counted: list | None, palette: list[int] | None
     if is_voc:
         codes, present = np.where(void, 0, codes), np.setdiff1d(present, voc[VOID])
     name = {voc[label]: CLASS_NAMES[label] for label in range(1, LAST_CLASS + 1) if is_voc}
-    return _Map(
-        codes,
-        bright,
-        present,
-        lambda code: (f"#{code:06x}", number.get(code, ""), name.get(code, "")),
-        void,
-        remarks=remarks,
-    )
+
+    def names(code: int) -> tuple[str, ...]:
+        return f"#{code:06x}", number.get(code, ""), name.get(code, "")
+
+    return _Map(codes, bright, present, names, void, remarks=remarks)
 
 
 def _packed(colours: Shaped[np.ndarray, "*shape 3"]) -> Shaped[np.ndarray, "*shape"]:
     red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
-
-
-def _distinct(values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, " distinct"]:
-    """The values that occur, sorted; fast for those of one or two bytes."""
-    if values.dtype in (np.uint8, np.uint16):
-        return np.flatnonzero(np.bincount(values.ravel())).astype(values.dtype)
-    return np.unique(values)
 
 
 def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "H W"], str]:
@@ -300,7 +291,7 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
             raise DataError(f"{file} has no classes to choose from: it is blurred, or was a JPEG, with two tones.")
         return found.seen >= middle, "what is at least half as bright as the brightest pixel"
     names = [found.names(code) for code in others.tolist()]
-    shown = some([" ".join(filter(None, called)) for called in names])
+    shown = some([" ".join(filter(None, called[:2])) for called in names])
     if choose is not None:
         grey = re.fullmatch(r"#(..)\1\1", str(choose))
         meant = str(int(grey[1], 16)) if grey and codes.dtype == np.uint8 else str(choose).lower()

@@ -1,11 +1,14 @@
 """From a folder of pictures to their masks: what is written, what is kept safe, what is said. About 5 s."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fsslib.blocks.backbones import WeightsRecord
+from fsslib.cli import main
 from fsslib.data.images import DataError
 from fsslib.data.toyworld import ToyWorld
 from fsslib.episodes import Episode
@@ -267,3 +270,21 @@ def test_how_masks_were_understood_is_said_and_drawn_before_the_work(photos, tmp
         segment([(picture, tmp_path / "two.png")], photos, tmp_path / "out", choose="15", progress=True, **TOY)
     assert "The object is what is 15 in two.png" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["masks_understood.png"]
+
+
+def test_the_command_takes_one_class_and_says_first_what_it_understood(photos, tmp_path, capsys):
+    picture, mask = pair(photos, 0)
+    corners = [[0, 0], [20, 0], [20, 20], [0, 20]]
+    shapes = [{"label": "corner", "points": corners}, {"label": "mug", "points": [[30, 30], [80, 30], [80, 70]]}]
+    (tmp_path / "0.json").write_text(json.dumps({"shapes": shapes}))
+    end = ["--query", str(photos), "--weights", "tiny-toy-fold4.pt", "--backbone", "tiny", "--size", "64"]
+    shown = ["segment", "--support", str(picture), str(tmp_path / "0.json")]
+    assert main([*shown, *end, "--out", str(tmp_path / "out"), "--class", "mug"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "The object is what is mug in 0.json (13.0% of the picture)."
+    assert said.count(said[0]) == 1
+    assert main([*shown, *end, "--out", str(tmp_path / "out"), "--colour", "cup"]) == 2
+    assert "0.json has no 'cup'; it has corner, mug." in capsys.readouterr().err
+    assert main(["segment", "--support", str(mask), str(picture), *end, "--out", str(tmp_path / "swapped")]) == 2
+    assert "looks like a photograph" in capsys.readouterr().err
+    assert not (tmp_path / "swapped").exists()
