@@ -92,13 +92,14 @@ def questions_at_once(method: Method, questions: EpisodeSet | ImageSet, device: 
     AT_ONCE at most. Room is ROOM on a CPU and a quarter of the free memory of a GPU. The method is in eval mode
     meanwhile, and no random number is used up.
     """
-    was_training, on_gpu = method.training, torch.device(device).type == "cuda"
+    was_training, device = method.training, torch.empty(0, device=device).device
+    gpus = [device] if device.type == "cuda" else []
     method.to(device).eval()
-    with torch.random.fork_rng([device] if on_gpu else []), torch.inference_mode(), _Peak() as peak:
+    with torch.random.fork_rng(gpus), torch.inference_mode(), _Peak() as peak:
         for first in itertools.islice(questions.batches(1), 1):
             method.predict(first.to(device))
     method.train(was_training)
-    room = torch.cuda.mem_get_info(device)[0] // 4 if on_gpu else ROOM
+    room = torch.cuda.mem_get_info(device)[0] // 4 if gpus else ROOM
     return min(AT_ONCE, max(1, room // max(1, peak.bytes)))
 
 
