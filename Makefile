@@ -9,11 +9,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 PLAN ?= laptop
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test bench gpu reproduce notebooks lab clean
+.PHONY: help tutorial test numerics bench gpu reproduce notebooks lab clean
 
 help:
 	@echo "make tutorial        run the lessons and a small training; writes report/index.html"
 	@echo "make test            every test, the notebooks among them, and the linter"
+	@echo "make numerics        the tests under other arithmetics: other processors, another torch; writes results/numerics.json"
 	@echo "make bench           speed and memory, as ratios, on an idle machine; writes results/bench.json"
 	@echo "make gpu             on a machine with a GPU: tests on CUDA, throughput, a plan; packs report/results-gpu.tgz"
 	@echo "make reproduce       the runs behind a table of results: PLAN=laptop, or another of its plans"
@@ -27,6 +28,9 @@ tutorial: $(INSTALLED)
 test: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --nbval -n 2 --nbval-cell-timeout 300 -q
+
+numerics: $(INSTALLED)
+	@$(BIN)/python -m tests.numerics $(ARGUMENTS)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m tests.benchmarks.measure
