@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fsslib.blocks.similarity import merge_ways
 from fsslib.episodes import VOID, Episode
 
 
@@ -39,7 +40,7 @@ class TrainingDiverged(FloatingPointError):
 
 
 class Method(nn.Module):
-    """Base of all methods. A subclass defines `forward`; everything else has a sound default to override.
+    """Base of all methods. A subclass defines `forward`, or `encode` and `decode`; all else has a sound default.
 
     The training loop calls, in this order: `prepare` once, then per step `draw_batch`, `training_step` and
     `after_step`; evaluation calls `predict`. What a method remembers between steps (banks, queues, kept lists) is a
@@ -61,8 +62,8 @@ class Method(nn.Module):
         return {}
 
     def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
-        """Logits over background and the N ways, at the size of the query."""
-        raise NotImplementedError
+        """Logits over background and the N ways, at the size of the query. Default: `decode` of what `encode` gives."""
+        return self.decode(*self.encode_both(batch))
 
     def losses(self, batch: Episode) -> dict[str, Tensor]:
         """Named scalar losses whose sum is minimised. Default: cross-entropy of `forward`, void ignored."""
@@ -117,6 +118,12 @@ class Method(nn.Module):
         """Logits from encoded supports [B, N, K, ...] and queries [B, ...]; equals `forward` on the same episode."""
         raise NotImplementedError(f"{type(self).__name__} does not split into encode and decode.")
 
+    def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What `decode` needs of an episode: supports with the axes [B, N, K], and queries."""
+        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
+        lead = batch.support_masks.shape[:3]
+        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
+
     def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
         """`predict` from what `encode` gave. A method that overrides the one overrides the other."""
         return prediction_from_scores(self.decode(support, query).float())
@@ -125,6 +132,58 @@ class Method(nn.Module):
         if self.compute_dtype == torch.float32:
             return nullcontext()
         return torch.autocast(device.type, dtype=self.compute_dtype)
+
+
+class BinaryMethod(Method):
+    """A method that answers each way against the rest: a subclass defines `encode`, `answers`, and no `forward`.
+
+    The ways' answers are brought to the size of the query and merged by `merge_ways`; the loss is their two-class
+    cross-entropy, void ignored. What `encode` gives of queries includes their "size" (`size_of`).
+    """
+
+    align_corners: bool = False
+    """How answers are enlarged."""
+
+    def answers(
+        self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]
+    ) -> Float[Tensor, "B N background_and_way h w"]:
+        """Logits from what `encode` gave, supports with the axes [B, N, K]; at any size."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it answers.")
+
+    def losses(self, batch: Episode) -> dict[str, Tensor]:
+        return {"segmentation": self.way_loss(self.answers(*self.encode_both(batch)), batch)}
+
+    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
+        """For one way the logits as they are; for several the logarithm of the merged scores."""
+        binary = self.resized(self.answers(support, query), tuple(query["size"][0].tolist()))
+        return binary[:, 0] if binary.shape[1] == 1 else merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()
+
+    def way_loss(self, logits: Float[Tensor, "B answers 2 h w"], batch: Episode) -> Float[Tensor, ""]:
+        """The mean over pixels of the answers' cross-entropy, at the labels' size. A way may have several in a row."""
+        target = way_labels(batch)
+        target = target.repeat_interleave(logits.shape[1] // target.shape[1], 1).flatten(0, 1)
+        logits = self.resized(logits.float(), target.shape[-2:]).flatten(0, 1)
+        return F.cross_entropy(logits, target, ignore_index=VOID)
+
+    def resized(
+        self, logits: Float[Tensor, "B answers 2 _ _"], size: tuple[int, int]
+    ) -> Float[Tensor, "B answers 2 H W"]:
+        if logits.shape[-2:] == size:
+            return logits
+        flat = F.interpolate(logits.flatten(0, 1), size, mode="bilinear", align_corners=self.align_corners)
+        return flat.unflatten(0, logits.shape[:2])
+
+
+def way_labels(batch: Episode) -> Int[Tensor, "B N H W"]:
+    """The query's labels once for each way: 1 the way, 0 the rest, void stays."""
+    labels = batch.query_labels[:, None]
+    way = torch.arange(1, batch.ways + 1, device=labels.device)[:, None, None]
+    return torch.where(labels == VOID, VOID, (labels == way).long())
+
+
+def size_of(images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B 2"]:
+    """Height and width, one row an image: a tensor, so that it can be kept and batched with the features."""
+    return torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
 
 
 def prediction_from_scores(scores: Float[Tensor, "B ways_and_background H W"]) -> Prediction:

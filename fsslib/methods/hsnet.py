@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -37,18 +36,19 @@ from fsslib.blocks.correlation import (
     unit_features,
 )
 from fsslib.blocks.pooling import merge_shots
-from fsslib.blocks.similarity import merge_ways
-from fsslib.episodes import VOID, Episode
-from fsslib.methods.base import Method, Prediction, prediction_from_scores
+from fsslib.episodes import Episode
+from fsslib.methods.base import BinaryMethod, Prediction, prediction_from_scores, size_of
 
 
-class HSNet(Method):
+class HSNet(BinaryMethod):
     """A frozen backbone in evaluation mode, the hypercorrelations of its `feature_pyramid`, and a learner on them.
 
     `width` is the learner's, by default 128 and at most half the channels of the last stage. On ResNets and VGG16 with
     an output stride of 32 (`backbone_options`) it is the paper's network. Any backbone with stages to compare will do:
     on tiny the three last stages are three levels of one layer each, all on one grid, and the width is 32.
     """
+
+    align_corners = True
 
     def __init__(self, backbone: Backbone, *, width: int | None = None):
         super().__init__()
@@ -74,16 +74,9 @@ class HSNet(Method):
         self.backbone.eval()
         return self
 
-    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
-        return self.decode(*self._encode_both(batch))
-
     def losses(self, batch: Episode) -> dict[str, Tensor]:
-        """Two-class cross-entropy of each way against the rest, once for each shot on its own, void ignored."""
-        logits = self.answers(*self._encode_both(batch))
-        way = torch.arange(1, batch.ways + 1, device=logits.device)[:, None, None, None]
-        labels = batch.query_labels[:, None, None]
-        target = torch.where(labels == VOID, VOID, (labels == way).long()).expand_as(logits[:, :, :, 0])
-        return {"segmentation": F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(0, 2), ignore_index=VOID)}
+        """Each shot answers on its own."""
+        return {"segmentation": self.way_loss(self.shot_answers(*self.encode_both(batch)).flatten(1, 2), batch)}
 
     def predict(self, episode: Episode) -> Prediction:
         """The vote of K shots for one way, each answering on its own (`merge_shots`); else the largest logit.
@@ -91,13 +84,13 @@ class HSNet(Method):
         After a vote the scores are 1 for what won and 0 for the rest.
         """
         with torch.no_grad(), self.autocast(episode.query_images.device):
-            return self.predict_encoded(*self._encode_both(episode))
+            return self.predict_encoded(*self.encode_both(episode))
 
     def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
         ways, shots = support["level0"].shape[1:3]
         if ways > 1 or shots == 1:
             return super().predict_encoded(support, query)
-        foreground = merge_shots(self.answers(support, query)[:, 0].argmax(2), rule="vote")
+        foreground = merge_shots(self.shot_answers(support, query)[:, 0].argmax(2), rule="vote")
         return prediction_from_scores(torch.stack([1 - foreground, foreground], 1).float())
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
@@ -108,31 +101,19 @@ class HSNet(Method):
                 levels = [mask_features(level, masks) for level in levels]
             encoded = {f"level{number}": unit_features(level) for number, level in enumerate(levels)}
         if masks is None:
-            encoded["size"] = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
+            encoded["size"] = size_of(images)
         return encoded
 
-    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
-        binary = self.answers(support, query).mean(2)
-        if binary.shape[1] == 1:
-            return binary[:, 0]
-        return merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()
+    def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N 2 H W"]:
+        return self.shot_answers(support, query).mean(2)
 
-    def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N K 2 H W"]:
+    def shot_answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N K 2 H W"]:
         """Binary logits by every support image on its own."""
         levels = [f"level{number}" for number in range(len(self.learner.encoders))]
-        asked, size = [query[level] for level in levels], tuple(query["size"][0].tolist())
-        ways, shots = support[levels[0]].shape[1:3]
-        logits = [
-            F.interpolate(
-                self._pairs(asked, [support[level][:, way, shot] for level in levels]),
-                size,
-                mode="bilinear",
-                align_corners=True,
-            )
-            for way in range(ways)
-            for shot in range(shots)
-        ]
-        return torch.stack(logits, 1).unflatten(1, (ways, shots))
+        asked, lead = [query[level] for level in levels], support[levels[0]].shape[1:3]
+        each = zip(*(support[level].flatten(1, 2).unbind(1) for level in levels))
+        logits = torch.stack([self._pairs(asked, list(one)) for one in each], 1)
+        return self.resized(logits, tuple(query["size"][0].tolist())).unflatten(1, lead)
 
     def _pairs(self, query: list[Tensor], support: list[Tensor]) -> Float[Tensor, "B 2 _ _"]:
         """The learner's answers, a few pairs at a time if they are large. Gradients want all of them kept anyway."""
@@ -140,11 +121,6 @@ class HSNet(Method):
         few = len(query[0]) if torch.is_grad_enabled() else max(1, largest_piece(query[0].device) // correlations)
         pieces = (zip(*(level.split(few) for level in levels)) for levels in (query, support))
         return torch.cat([self.learner(*pair) for pair in zip(*pieces)])
-
-    def _encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
-        lead = batch.support_masks.shape[:3]
-        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
 
 
 class Learner(nn.Module):

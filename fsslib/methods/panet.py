@@ -22,6 +22,7 @@ from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
 from fsslib.blocks.pooling import masked_average_pooling
 from fsslib.blocks.similarity import prototype_logits
 from fsslib.episodes import VOID, Episode
+from fsslib.methods.base import size_of
 from fsslib.methods.prototype import PrototypeNetwork
 
 
@@ -53,8 +54,7 @@ class PANet(PrototypeNetwork):
         support, query = features[: lead.numel()], features[lead.numel() :]
         pooled = self._pool(support, batch.support_masks.flatten(0, 2))
         prototypes = {name: values.unflatten(0, lead) for name, values in pooled.items()}
-        grid = torch.tensor(query.shape[-2:], device="cpu").expand(len(query), 2)
-        coarse = self.decode(prototypes, {"features": query, "size": grid})
+        coarse = self.decode(prototypes, {"features": query, "size": size_of(query)})
         logits = F.interpolate(coarse, batch.query_images.shape[-2:], mode="bilinear", align_corners=False)
         losses = {"segmentation": F.cross_entropy(logits.float(), batch.query_labels, ignore_index=VOID)}
         if self.alignment_weight:

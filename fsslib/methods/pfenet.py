@@ -25,15 +25,14 @@ from torch import Tensor, nn
 
 from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
 from fsslib.blocks.pooling import _without_autocast, grid_weights, masked_average_pooling
-from fsslib.blocks.similarity import merge_ways
-from fsslib.episodes import VOID, Episode
-from fsslib.methods.base import Method
+from fsslib.episodes import Episode
+from fsslib.methods.base import BinaryMethod, size_of
 
 SCALES = (1.0, 0.5, 0.25, 0.125)
 """Sides of the feature enrichment's maps, as shares of the query's: 60, 30, 15 and 8 cells at 473 pixels."""
 
 
-class PFENet(Method):
+class PFENet(BinaryMethod):
     """A frozen backbone of three stages on one grid: the first two are compared, the third makes the prior.
 
     The prototype is the mean over the object and over the shots. At each scale query, prototype and prior are merged
@@ -43,6 +42,8 @@ class PFENet(Method):
     10,817,034 parameters learn on ResNet-50. Interpolation has align_corners=True as in the release: right to the pixel
     for images of 8 m + 1 pixels at stride 8.
     """
+
+    align_corners = True
 
     def __init__(
         self,
@@ -87,26 +88,18 @@ class PFENet(Method):
         self.refinement = two_layers()
         self.classifier = classifier()
 
-    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
-        return self.decode(*self._encode_both(batch))
-
     def losses(self, batch: Episode) -> dict[str, Tensor]:
-        """Two-class cross-entropy of each way against the rest, void ignored: of the answer, and the scales' mean."""
-        labels = batch.query_labels[:, None]
-        way = torch.arange(1, batch.ways + 1, device=labels.device)[:, None, None]
-        target = torch.where(labels == VOID, VOID, (labels == way).long()).flatten(0, 1)
-        answer, *sides = (
-            F.cross_entropy(_resized(logits.flatten(0, 1).float(), target.shape[-2:]), target, ignore_index=VOID)
-            for logits in self._answers(*self._encode_both(batch))
-        )
+        """That of the answer, and the mean of those of the scales."""
+        every = self._all_answers(*self.encode_both(batch))
+        answer, *sides = (self.way_loss(logits, batch) for logits in every)
         return {"segmentation": answer, "scales": sum(sides) / len(sides)}
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
         if masks is None:
             with torch.no_grad():
                 first, second, high = self.backbone(images)
-            size = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
-            return {"middle": self.query_reduction(torch.cat([second, first], 1)), "high": high, "size": size}
+            middle = self.query_reduction(torch.cat([second, first], 1))
+            return {"middle": middle, "high": high, "size": size_of(images)}
 
         seen = []
 
@@ -121,20 +114,12 @@ class PFENet(Method):
         prototype = masked_average_pooling(middle, masks, resize="mask", eps=5e-4, align_corners=True)
         return {"prototype": prototype, "high": high}
 
-    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
-        logits = self._answers(support, query)[0]
-        ways = logits.shape[1]
-        binary = _resized(logits.flatten(0, 1), tuple(query["size"][0].tolist())).unflatten(0, (-1, ways))
-        if ways == 1:
-            return binary[:, 0]
-        return merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()
+    def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N 2 h w"]:
+        return self._all_answers(support, query)[0]
 
-    def _encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
-        lead = batch.support_masks.shape[:3]
-        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
-
-    def _answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> list[Float[Tensor, "_ _ 2 _ _"]]:
+    def _all_answers(
+        self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]
+    ) -> list[Float[Tensor, "_ _ 2 _ _"]]:
         """Binary logits [B, N, 2, h, w]: the answer on the query's grid, then those of each scale on its own."""
         batch, ways = support["prototype"].shape[:2]
         prototype = support["prototype"].mean(2).flatten(0, 1)[:, :, None, None]

@@ -16,7 +16,7 @@ from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.pooling import background_mask, masked_average_pooling, merge_shots
 from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.episodes import Episode
-from fsslib.methods.base import Method
+from fsslib.methods.base import Method, size_of
 
 
 class PrototypeNetwork(Method):
@@ -44,14 +44,13 @@ class PrototypeNetwork(Method):
         grid = maps[-1].shape[-2:]
         return torch.cat([m if m.shape[-2:] == grid else F.adaptive_avg_pool2d(m, grid) for m in maps], 1)
 
-    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
+    def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Of one pass for supports and queries, so that live batch norm sees them as one batch."""
         lead = batch.support_masks.shape[:3]
-        # One pass for supports and queries, so that live batch norm sees them as one batch.
-        together = torch.cat([batch.support_images.flatten(0, 2), batch.query_images])
-        features = self.features(together)
+        features = self.features(torch.cat([batch.support_images.flatten(0, 2), batch.query_images]))
         support = self._pool(features[: lead.numel()], batch.support_masks.flatten(0, 2))
-        query = {"features": features[lead.numel() :], "size": _size_of(batch.query_images)}
-        return self.decode({k: v.unflatten(0, lead) for k, v in support.items()}, query)
+        query = {"features": features[lead.numel() :], "size": size_of(batch.query_images)}
+        return {name: values.unflatten(0, lead) for name, values in support.items()}, query
 
     def _pool(self, features: Tensor, masks: Tensor) -> dict[str, Tensor]:
         return {
@@ -62,7 +61,7 @@ class PrototypeNetwork(Method):
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
         features = self.features(images)
         if masks is None:
-            return {"features": features, "size": _size_of(images)}
+            return {"features": features, "size": size_of(images)}
         return self._pool(features, masks)
 
     def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
@@ -71,8 +70,3 @@ class PrototypeNetwork(Method):
         maps = [cosine_similarity_map(query["features"], p) for p in (background, *ways.unbind(1))]
         size = tuple(query["size"][0].tolist())
         return F.interpolate(self.scale * torch.stack(maps, 1), size, mode="bilinear", align_corners=False)
-
-
-def _size_of(images: Tensor) -> Tensor:
-    """Height and width, one row an image: a tensor, so that it can be kept and batched with the features."""
-    return torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)

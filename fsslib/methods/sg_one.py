@@ -28,12 +28,12 @@ from torch import Tensor, nn
 
 from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.pooling import masked_average_pooling, merge_shots
-from fsslib.blocks.similarity import cosine_similarity_map, merge_ways
-from fsslib.episodes import VOID, Episode
-from fsslib.methods.base import Method
+from fsslib.blocks.similarity import cosine_similarity_map
+from fsslib.episodes import Episode
+from fsslib.methods.base import BinaryMethod, size_of
 
 
-class SGOne(Method):
+class SGOne(BinaryMethod):
     """Two branches on one backbone of three stages.
 
     Guidance: one 3x3 convolution without ReLU on the last stage gives the features that are pooled on the support and
@@ -64,8 +64,8 @@ class SGOne(Method):
             raise ValueError(f'shots is "mean" or "union"; found {shots!r}.')
         first, second, third = backbone.channels
         width = width or min(128, third // 2)
-        self.backbone, self.shots = backbone, shots
-        self.pooling = {"resize": resize, "align_corners": legacy_align_corners}
+        self.backbone, self.shots, self.resize = backbone, shots, resize
+        self.align_corners = legacy_align_corners
         self.guidance = nn.Conv2d(third, guidance_channels or third, 3, padding=1)
         self.side3 = nn.Conv2d(first, width, 3, padding=1)
         self.side4 = nn.Conv2d(width + second, width, 3, padding=1)
@@ -85,38 +85,22 @@ class SGOne(Method):
                 groups[f"guidance_{kind}" if name.startswith("guidance.") else kind].append(parameter)
         return {"segmenter": [{"name": name, "params": params} for name, params in groups.items() if params]}
 
-    def forward(self, batch: Episode) -> Float[Tensor, "B ways_and_background H W"]:
-        return _merged(self.binary_logits(batch))
-
-    def losses(self, batch: Episode) -> dict[str, Tensor]:
-        """Two-class cross-entropy of each way against the rest, mean over pixels, void ignored."""
-        logits = self.binary_logits(batch)
-        way = torch.arange(1, batch.ways + 1, device=logits.device)[:, None, None]
-        labels = batch.query_labels[:, None]
-        target = torch.where(labels == VOID, VOID, (labels == way).long())
-        return {"segmentation": F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(0, 1), ignore_index=VOID)}
-
-    def binary_logits(self, batch: Episode) -> Float[Tensor, "B N 2 H W"]:
-        lead = batch.support_masks.shape[:3]
-        together = torch.cat([batch.support_images.flatten(0, 2), batch.query_images])
-        stages = self.backbone(together)
+    def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Of one pass for supports and queries, so that live batch norm sees them as one batch."""
+        images, masks = batch.support_images.flatten(0, 2), batch.support_masks
+        stages = self.backbone(torch.cat([images, batch.query_images]))
         guided = self.guidance(stages[-1])
-        supports = guided[: lead.numel()], batch.support_masks.flatten(0, 2)
-        prototypes = masked_average_pooling(*supports, **self.pooling).unflatten(0, lead)
-        side = self._segmentation_features([s[lead.numel() :] for s in stages])
-        return self._answer(prototypes, guided[lead.numel() :], side, batch.query_images.shape[-2:])
+        prototypes = self._pool(guided[: len(images)], masks.flatten(0, 2)).unflatten(0, masks.shape[:3])
+        side = self._segmentation_features([stage[len(images) :] for stage in stages])
+        query = {"guided": guided[len(images) :], "side": side, "size": size_of(batch.query_images)}
+        return {"prototype": prototypes}, query
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
         stages = self.backbone(images)
         guided = self.guidance(stages[-1])
         if masks is not None:
-            return {"prototype": masked_average_pooling(guided, masks, **self.pooling)}
-        size = torch.tensor(images.shape[-2:], device="cpu").expand(len(images), 2)
-        return {"guided": guided, "side": self._segmentation_features(stages), "size": size}
-
-    def decode(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Tensor:
-        size = tuple(query["size"][0].tolist())
-        return _merged(self._answer(support["prototype"], query["guided"], query["side"], size))
+            return {"prototype": self._pool(guided, masks)}
+        return {"guided": guided, "side": self._segmentation_features(stages), "size": size_of(images)}
 
     def _segmentation_features(self, stages: Sequence[Tensor]) -> Float[Tensor, "B width h w"]:
         grid = stages[-1].shape[-2:]
@@ -125,25 +109,21 @@ class SGOne(Method):
         x = F.relu(self.side4(torch.cat([x, second], 1)))
         return self.side5(torch.cat([x, third], 1))
 
-    def _answer(self, prototypes: Tensor, guided: Tensor, side: Tensor, size: tuple[int, int]) -> Tensor:
-        """Binary logits [B, N, 2, H, W] from prototypes [B, N, K, C], query features and the segmentation branch."""
+    def _pool(self, guided: Tensor, masks: Tensor) -> Float[Tensor, "B C"]:
+        return masked_average_pooling(guided, masks, resize=self.resize, align_corners=self.align_corners)
+
+    def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N 2 H W"]:
+        prototypes, size = support["prototype"], tuple(query["size"][0].tolist())
         batch, ways, shots, channels = prototypes.shape
         union = self.shots == "union" and shots > 1
         asked = prototypes if union else merge_shots(prototypes.flatten(0, 1)).view(batch, ways, 1, channels)
         questions = asked.shape[1] * asked.shape[2]
-        similarity = cosine_similarity_map(guided.repeat_interleave(questions, 0), asked.flatten(0, 2))
-        x = F.relu(self.fuse(side.repeat_interleave(questions, 0) * similarity[:, None]))
-        logits = F.interpolate(self.exit(x), size, mode="bilinear", align_corners=self.pooling["align_corners"])
-        logits = logits.view(batch, ways, asked.shape[2], 2, *size)
+        similarity = cosine_similarity_map(query["guided"].repeat_interleave(questions, 0), asked.flatten(0, 2))
+        x = F.relu(self.fuse(query["side"].repeat_interleave(questions, 0) * similarity[:, None]))
+        logits = self.resized(self.exit(x).unflatten(0, (batch, questions)), size)
         if not union:
-            return logits[:, :, 0]
+            return logits
         # The union of the shots' predictions: per pixel the shot that is surest of the foreground answers.
+        logits = logits.unflatten(1, (ways, shots))
         surest = (logits[:, :, :, 1] - logits[:, :, :, 0]).argmax(2)[:, :, None, None]
         return logits.gather(2, surest.expand(-1, -1, 1, 2, -1, -1))[:, :, 0]
-
-
-def _merged(binary: Float[Tensor, "B N 2 H W"]) -> Float[Tensor, "B ways_and_background H W"]:
-    """For one way the logits as they are; for several the log of the merged scores."""
-    if binary.shape[1] == 1:
-        return binary[:, 0]
-    return merge_ways(binary.float().softmax(2)).clamp(min=1e-12).log()

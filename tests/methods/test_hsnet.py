@@ -153,8 +153,8 @@ def test_shots_vote_each_on_its_own():
     method, episode = tiny(), random_episode(batch=3, shots=5)
     episode = replace(episode, support_images=torch.rand_like(episode.support_images))
     with torch.no_grad():
-        support, query = method._encode_both(episode)
-        answers = method.answers(support, query)
+        support, query = method.encode_both(episode)
+        answers = method.shot_answers(support, query)
         method.learner.decoder[-1].bias[1] -= (answers[:, :, :, 1] - answers[:, :, :, 0]).median()  # half is object
         alone = [method.predict(only(episode, [0], [shot])).labels for shot in range(5)]
         found = method.predict(episode)

@@ -206,7 +206,7 @@ def test_the_losses_are_those_of_the_answer_and_the_mean_of_the_scales():
     """Two ways, each against the rest; void is in none of them."""
     method, episode = tiny(), random_episode(ways=2)
     with torch.no_grad():
-        maps = method._answers(*method._encode_both(episode))
+        maps = method._all_answers(*method.encode_both(episode))
         assert [tuple(m.shape) for m in maps] == [(2, 2, 2, n, n) for n in (8, 8, 4, 2, 1)]
         costs = []
         for logits in maps:

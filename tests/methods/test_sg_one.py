@@ -169,7 +169,7 @@ def test_several_ways_are_asked_one_by_one_and_merged(shots):
     method, episode = tiny(shots=shots), random_episode(ways=3, shots=2)
     with torch.no_grad():
         apart = torch.stack([method(_only_way(episode, way)) for way in range(3)], 1)
-        torch.testing.assert_close(method.binary_logits(episode), apart, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(method.answers(*method.encode_both(episode)), apart, rtol=1e-4, atol=1e-4)
         expected = merge_ways(apart.softmax(2)).log()
         torch.testing.assert_close(method(episode), expected, rtol=1e-4, atol=1e-4)
 
@@ -213,7 +213,7 @@ def _make_undecided(method: SGOne, episode: Episode) -> None:
 def test_the_loss_is_two_class_cross_entropy_per_way_and_void_is_in_none():
     method, episode = tiny(), random_episode(ways=2)
     with torch.no_grad():
-        probability = method.binary_logits(episode).double().softmax(2)
+        probability = method.answers(*method.encode_both(episode)).double().softmax(2)
         terms = []
         for way in (1, 2):
             for b, y, x in (episode.query_labels != VOID).nonzero().tolist():
@@ -229,8 +229,8 @@ def test_void_pixels_of_the_query_pull_at_nothing():
     method, episode = tiny(), random_episode()
     labels = episode.query_labels.clone()
     labels[:, 10:20] = VOID
-    logits = method.binary_logits(episode).detach().requires_grad_()
-    method.binary_logits = lambda batch: logits
+    logits = method.answers(*method.encode_both(episode)).detach().requires_grad_()
+    method.answers = lambda support, query: logits
     method.losses(replace(episode, query_labels=labels))["segmentation"].backward()
     pulled = logits.grad.abs().sum((1, 2)) > 0
     assert torch.equal(pulled, labels != VOID)
