@@ -82,7 +82,7 @@ def read_picture(path: Path | str) -> UInt8[Tensor, "3 H W"]:
 
     Raises DataError for a file that is missing, cut short, of several pages or no picture, and as `as_rgb`.
     """
-    return _opened(path, lambda image: as_rgb(ImageOps.exif_transpose(image), path))
+    return _opened(path, lambda image: as_rgb(image, path, upright=True))
 
 
 def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str, choose: Choice = None) -> DrawnMask:
