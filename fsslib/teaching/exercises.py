@@ -67,7 +67,7 @@ def __getattr__(name: str) -> Callable[[Answer], None]:
     for asked, one in every() if name.startswith("check_") else ():
         if name == f"check_{asked}":
             checker = partial(check, asked, one)
-            checker.__doc__ = f"Check your_function{one.results.__doc__}."
+            checker.__name__, checker.__doc__ = name, f"Check your_function{one.results.__doc__}."
             return checker
     raise AttributeError(f"There is no exercise {name!r}; dir(fss.exercises) lists the checks.")
 

@@ -208,7 +208,9 @@ def show_history(history: History, names: Sequence[str] = (), *, smooth: int = 2
         steps, values = [row["step"] for row in rows], np.array([row[name] for row in rows])
         colour = colour_of(number + 1)
         ax.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
-        ax.plot(steps, _running_mean(values, smooth), color=colour, linewidth=1.8, label=name)
+        total = np.concatenate([np.zeros(smooth), np.cumsum(values)])
+        mean = (total[smooth:] - total[:-smooth]) / np.minimum(np.arange(len(values)) + 1, smooth)
+        ax.plot(steps, mean, color=colour, linewidth=1.8, label=name)
     for before, after in zip(history.rows, history.rows[1:]):
         if before["phase"] != after["phase"]:
             ax.axvline(after["step"], color=INK, linestyle=":", linewidth=1)
@@ -232,8 +234,8 @@ def _pixels(image: Float[Tensor, "3 H W"]) -> Float[np.ndarray, "H W 3"]:
 
 
 def plain(ax: Axes) -> Axes:
-    ax.set_xticks([])
-    ax.set_yticks([])
+    """Axes for a picture: no ticks, a thin frame."""
+    ax.set(xticks=[], yticks=[])
     _frame(ax, INK, 0.6)
     return ax
 
@@ -258,12 +260,7 @@ def outline(ax: Axes, mask: Int[Tensor, "H W"] | None, colour: str | None = None
 
 
 def colour_bar(figure: Figure, axes: list[Axes], limits: Limits) -> None:
+    """A colour bar of scores beside these axes."""
     bar = figure.colorbar(ScalarMappable(Normalize(*limits), SCORE_MAP), ax=axes, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=INK)
-
-
-def _running_mean(values: Float[np.ndarray, "steps"], width: int) -> Float[np.ndarray, "steps"]:
-    """Mean over the last `width` values; over all so far where there are fewer."""
-    total = np.concatenate([np.zeros(width), np.cumsum(values)])
-    return (total[width:] - total[:-width]) / np.minimum(np.arange(len(values)) + 1, width)

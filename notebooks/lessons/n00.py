@@ -59,7 +59,7 @@ def lists():
     """Two to four classes, one of them met once, with episodes of very different sizes; some find nothing."""
     generator = torch.Generator().manual_seed(0)
     for trial in range(20):
-        classes = [1001, *(1002 + torch.randint(0, 1 + trial % 3, (7,), generator=generator)).tolist()]
+        classes = [1001, *(1002 + torch.randint(0, 1 + (trial + 1) % 3, (7,), generator=generator)).tolist()]
         found = (10 ** (3 * torch.rand(8, 3, generator=generator))).long()
         found[5, 0], found[0, 0] = 0, found[0, 0] * (trial % 2)
         yield f"list {trial + 1}", [(c, *row) for c, row in zip(classes, found.tolist())]

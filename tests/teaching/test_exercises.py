@@ -120,6 +120,7 @@ def test_errors_of_the_readers_own_come_through_with_the_case():
 def test_every_exercise_has_a_name_of_its_own_and_says_what_it_asks():
     assert len(EXERCISES) == len(list(exercises.every())) == 34
     assert set(dir(fss.exercises)) == {f"check_{name}" for name in EXERCISES}
+    assert fss.exercises.check_vote.__name__ == "check_vote"
     assert fss.exercises.check_vote.__doc__.startswith("Check your_function(predictions [B, K, H, W]")
     assert all(one.difficulty in ("easy", "medium", "hard") and 0 < one.minutes <= 20 for one in EXERCISES.values())
     with pytest.raises(AttributeError, match="no exercise 'check_vot'"):
