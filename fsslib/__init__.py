@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "episodes": "Episode EpisodeManifest EpisodeRow EpisodeSet EpisodeStream LabelledImages TaggedImages VOID",
-    "metrics": "FewShotMeter PROTOCOLS Protocol Score SegmentationMeter SegmentationScore",
+    "protocols": "PROTOCOLS Protocol",
+    "metrics": "FewShotMeter Score SegmentationMeter SegmentationScore",
     "blocks.adversarial": "ImageDiscriminator PixelDiscriminator class_balance_map distillation_loss domain_loss "
     "focal_loss fourier_stylise gradient_reversal gradient_reversal_strength pixadv_loss pixel_difficulty_map "
     "select_sources",

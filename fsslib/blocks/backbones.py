@@ -26,20 +26,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fsslib import paths
+from fsslib.blocks import STAGE_STRIDES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_RESNET_STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
-_STAGE_STRIDES = {
-    "tiny": {"stage1": 2, "stage2": 4, "stage3": 4, "stage4": 4},
-    "resnet18": _RESNET_STRIDES,
-    "resnet34": _RESNET_STRIDES,
-    "resnet50": _RESNET_STRIDES,
-    "resnet101": _RESNET_STRIDES,
-    "vgg16": {"block1": 2, "block2": 4, "block3": 8, "block4": 16, "block5": 32},
-}
-BACKBONES = tuple(_STAGE_STRIDES)
+BACKBONES = tuple(STAGE_STRIDES)
 
 
 class WeightsError(ValueError):
@@ -99,11 +91,11 @@ class Backbone(nn.Module):
     @property
     def first_stage(self) -> str:
         """The name of the first stage, wanted as a result or not."""
-        return next(iter(_STAGE_STRIDES[self.name]))
+        return next(iter(STAGE_STRIDES[self.name]))
 
     def channels_behind(self, stage: str) -> int:
         """Channels of a stage's output. Raises ValueError for a stage the network does not have."""
-        there = [name for name, _ in self.network.named_children() if name in _STAGE_STRIDES[self.name]]
+        there = [name for name, _ in self.network.named_children() if name in STAGE_STRIDES[self.name]]
         if stage not in there:
             raise ValueError(f"{self.name} has no stage {stage!r} here; it has {', '.join(there)}.")
         return _convolutions(self.network.get_submodule(stage))[-1].out_channels
@@ -162,7 +154,7 @@ def build_backbone(
 
     Raises ValueError for an unknown name, stage or stride, WeightsError for weights that do not fit.
     """
-    if name not in _STAGE_STRIDES:
+    if name not in STAGE_STRIDES:
         raise ValueError(f"Unknown backbone {name!r}; there are {', '.join(BACKBONES)}.")
     is_resnet = name.startswith("resnet")
     stages = _ordered_stages(name, stages)
@@ -187,7 +179,7 @@ def build_backbone(
         name,
         network,
         stages=stages,
-        strides=tuple(min(_STAGE_STRIDES[name][stage], output_stride) for stage in stages),
+        strides=tuple(min(STAGE_STRIDES[name][stage], output_stride) for stage in stages),
         weights=record,
         frozen_batch_norm=is_resnet and record.loaded > 0 if frozen_batch_norm is None else frozen_batch_norm,
     )
@@ -245,7 +237,7 @@ def _resnet(name: str, output_stride: int) -> nn.Sequential:
     import torchvision
 
     resnet = torchvision.models.get_model(name, weights=None)
-    for stage, stride in _STAGE_STRIDES[name].items():
+    for stage, stride in STAGE_STRIDES[name].items():
         if stride > output_stride:
             replace_stride_with_dilation(resnet.get_submodule(stage), stride // output_stride)
     return nn.Sequential(OrderedDict((key, m) for key, m in resnet.named_children() if key not in ("avgpool", "fc")))
@@ -271,7 +263,7 @@ def _vgg16(block5_dilation: int, output_stride: int) -> nn.Sequential:
         convolution.dilation = convolution.padding = (block5_dilation, block5_dilation)
     starts = [0, *(index + 1 for index in pools[:-1])]
     blocks = (features[start : pool + 1] for start, pool in zip(starts, pools, strict=True))
-    return nn.Sequential(OrderedDict(zip(_STAGE_STRIDES["vgg16"], blocks, strict=True)))
+    return nn.Sequential(OrderedDict(zip(STAGE_STRIDES["vgg16"], blocks, strict=True)))
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
@@ -279,7 +271,7 @@ def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
 
 
 def _ordered_stages(name: str, stages: Sequence[str] | None) -> tuple[str, ...]:
-    known = tuple(_STAGE_STRIDES[name])
+    known = tuple(STAGE_STRIDES[name])
     if stages is None:
         return known[-3:]
     if isinstance(stages, str) or not stages or set(stages) - set(known) or len(set(stages)) != len(stages):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fsslib.data.fetch import fetch
-from fsslib.data.images import DataError
 from fsslib.data.sources import ENTRIES, Entry
+from fsslib.files import DataError
 from fsslib.paths import data_root
 
 CATALOGUE = {entry.name: entry for entry in ENTRIES}
@@ -77,7 +77,7 @@ def get(name: str, *, root: Path | str | None = None) -> None:
 
 
 def _by_hand(entry: Entry, root: Path) -> str:
-    return _resolve(entry.steps).format(folder=root / entry.folder)
+    return entry.steps.format(folder=root / entry.folder)
 
 
 def _resolve(address: str) -> Any:

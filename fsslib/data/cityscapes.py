@@ -15,6 +15,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
+from fsslib.data.by_hand import CITYSCAPES as HOW_TO_GET
 from fsslib.data.decode import PALETTES, DataError, read_label_map
 from fsslib.data.driving import DrivingImages
 from fsslib.data.street_classes import CITYSCAPES_TRAIN_IDS, TRAIN_ID_COLOURS, find_pairs, serve, to_train_ids
@@ -41,11 +42,6 @@ One draw, fixed: how much a score depends on it the release does not say. Draws 
 """
 
 TRAIN_IDS_ENDING = "_gtFine_labelTrainIds.png"
-
-HOW_TO_GET = """To get it, register at www.cityscapes-dataset.com (free, for non-commercial use; the images may not be
-passed on), log in there, download leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB), and unpack
-both into {folder}. Set FSSLIB_DATA to the folder that holds Cityscapes.
-The toy streets (data "streets") need no download."""
 
 
 def cityscapes(

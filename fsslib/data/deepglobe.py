@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from fsslib.data.by_hand import DEEPGLOBE as HOW_TO_GET
 from fsslib.data.decode import DataError, colour_codes, hold_sizes, read_image, read_size, refuse
 from fsslib.data.images import LabelledImageSet, classes_in, scan_all
 from fsslib.data.masks import files_in, paired, read_mask
@@ -49,11 +50,6 @@ SMALLEST_SHARE = 0.048
 
 CUT, LISTED = "04_train_cat", "crops.txt"
 """What `cut_crops` writes: a folder, and in it the list of its crops, one "4/119_sat_00" a line."""
-
-HOW_TO_GET = """To get it, unpack kaggle.com/datasets/balraj98/deepglobe-land-cover-classification-dataset (with an
-account there), so that {folder}/train/119_sat.jpg is there, and call fsslib.data.deepglobe.cut_crops(). Crops cut by
-others, as {folder}/1/test/origin, are read too, but scores from other crops are not comparable.
-Set FSSLIB_DATA to the folder that holds Deepglobe. The toy world (data "toy") needs no download."""
 
 
 class DeepGlobe(LabelledImageSet):

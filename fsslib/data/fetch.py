@@ -20,7 +20,7 @@ from typing import IO
 import filelock
 from tqdm import tqdm
 
-from fsslib.data.images import DataError
+from fsslib.files import DataError
 
 WORK = ".fetching"
 """Folder beside the data sets for what is under way. It may be deleted whenever nothing is being fetched."""

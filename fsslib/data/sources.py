@@ -5,6 +5,7 @@ No checksum, size or licence stands here that was not found published; `Archive.
 
 from dataclasses import dataclass
 
+from fsslib.data import by_hand
 from fsslib.data.fetch import Archive
 
 
@@ -13,10 +14,10 @@ class Entry:
     """A data set. `folder` is its place below the data folder, None when the program draws it.
 
     `files` are patterns of files without which it is not there; those of the first are counted. One with `archives` is
-    fetched by `get`, and `finish`, "module:function", is then called with the data folder; of the others `steps`,
-    "module:NAME", is the text that says how to get it by hand, logging in where the site asks for it. `gigabytes` is
-    the download in such a case, None when nobody states it. `licence` is as the data's carrier states it. `papers` says
-    which split of it stands behind published numbers, and which is used here.
+    fetched by `get`, and `finish`, "module:function", is then called with the data folder; of the others `steps`
+    says how to get it by hand, logging in where the site asks for it. `gigabytes` is the download in such a case, None
+    when nobody states it. `licence` is as the data's carrier states it. `papers` says which split of it stands behind
+    published numbers, and which is used here.
     """
 
     name: str
@@ -172,7 +173,7 @@ ENTRIES = (
         "RtD, one score for each fold of its source; ABCDFSS: 7 classes, 3,859 pairs of train_val and TEST together",
         "SUIM",
         ("SUIM/*/masks/*.*", "SUIM/*/images/*.jpg"),
-        steps="fsslib.data.suim:HOW_TO_GET",
+        steps=by_hand.SUIM,
         gigabytes=5.245,  # seen in the answer of the authors' Google Drive by one user on GitHub
     ),
     Entry(
@@ -207,7 +208,7 @@ ENTRIES = (
         "a target of CD-FSS (PATNet) in crops: 5,666 in the paper, 9,174 from its script; scores depend on the crops",
         "Deepglobe",
         ("Deepglobe/**/test/origin/*.jpg", "Deepglobe/**/test/groundtruth/*.png"),
-        steps="fsslib.data.deepglobe:HOW_TO_GET",
+        steps=by_hand.DEEPGLOBE,
     ),
     Entry(
         "isic",
@@ -310,7 +311,7 @@ ENTRIES = (
         "the target of PixDA and its relatives: K images of each of the 18 training cities, scored on the 500 of val",
         "Cityscapes",
         ("Cityscapes/gtFine/*/*/*_gtFine_label*Ids.png", "Cityscapes/leftImg8bit/*/*/*_leftImg8bit.png"),
-        steps="fsslib.data.cityscapes:HOW_TO_GET",
+        steps=by_hand.CITYSCAPES,
         gigabytes=11.24,  # 11 GB and 241 MB on its downloads page
     ),
     Entry(
@@ -343,7 +344,7 @@ ENTRIES = (
         "the other source of PixDA, all of it; scores over 16 or 13 classes",
         "SYNTHIA",
         ("SYNTHIA/RAND_CITYSCAPES/GT/LABELS/*.png", "SYNTHIA/RAND_CITYSCAPES/RGB/*.png"),
-        steps="fsslib.data.synthia:HOW_TO_GET",
+        steps=by_hand.SYNTHIA,
     ),
     Entry(
         "camvid",

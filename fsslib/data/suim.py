@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from fsslib.data.by_hand import SUIM as HOW_TO_GET
 from fsslib.data.decode import DataError, colour_codes, hold_sizes, read_image, read_size
 from fsslib.data.images import LabelledImageSet, classes_in, scan_all
 from fsslib.data.masks import files_in, paired
@@ -36,11 +37,6 @@ PARTS = ("train_val", "TEST")
 
 LONGER, LARGER = 0.2, (8, 0.1)
 """A mask may be longer than its image by this share below, or larger by so many pixels and that share of its sides."""
-
-HOW_TO_GET = """To get it, follow the link at github.com/xahidbuffon/SUIM and unpack train_val and TEST into {folder},
-so that {folder}/TEST/images is there. Set FSSLIB_DATA to the folder that holds SUIM.
-A folder SUIM/images beside one folder of masks for each class is a merged copy in another format.
-The toy world (data "toy") needs no download."""
 
 
 class Suim(LabelledImageSet):

@@ -16,6 +16,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 from torch import Tensor
 
+from fsslib.data.by_hand import SYNTHIA as HOW_TO_GET
 from fsslib.data.decode import DataError, read_with
 from fsslib.data.driving import DrivingImages
 from fsslib.data.street_classes import find_pairs, serve, to_train_ids
@@ -28,11 +29,6 @@ TRAIN_IDS |= dict(enumerate((6, 9, 12, 14, 15, 16, 3), start=15))
 """Train id of each class; 0 void, 13 parking slot and 14 roadwork have none; 13, 16, 18 and 20 never occur."""
 
 LANE_MARKING = 22
-
-HOW_TO_GET = """To get it, download SYNTHIA-RAND-CITYSCAPES from synthia-dataset.net (CC BY-NC-SA 3.0) and unpack
-SYNTHIA_RAND_CITYSCAPES.rar with unrar or 7-Zip into {folder}, so that {folder}/RAND_CITYSCAPES/RGB is there.
-Set FSSLIB_DATA to the folder that holds SYNTHIA. Its sequences and other subsets are in other formats.
-The toy streets (data "streets") need no download."""
 
 
 def synthia(

@@ -91,11 +91,19 @@ def _granted(system: Path) -> Iterator[float]:
 
 def choose_device(wanted: str) -> str:
     """The device's name for torch; "auto" is a GPU if there is one. Raises ValueError when one is wanted in vain."""
+    if wanted == "cpu" or (wanted == "auto" and not _may_have_gpu()):
+        return "cpu"
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch can use no GPU here. Take device auto or cpu; see `fsslib doctor`.")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch, which takes seconds to import, could find a GPU: on Linux a driver shows a file."""
+    drivers = ("nvidiactl", "nvhost-gpu", "nvgpu", "kfd", "dxg")  # the last: Windows' GPUs seen from its Linux
+    return sys.platform != "linux" or any(Path("/dev", name).exists() for name in drivers)
 
 
 def device_name(device: str) -> str:

@@ -59,8 +59,8 @@ def test_an_entry_is_complete(entry):
     assert entry.gigabytes is None or not entry.archives, "the size is that of the archives"
     assert all(pattern.startswith(f"{entry.folder}/") for pattern in entry.files)
     assert re.fullmatch(r"size not known|\d+\.\d\d GB( and \d of unknown size)?", entry.size)
-    for address in filter(None, (entry.finish, entry.steps)):
-        assert catalogue._resolve(address)
+    if entry.finish:
+        assert callable(catalogue._resolve(entry.finish))
 
 
 @pytest.mark.parametrize("archive", ARCHIVES, ids=name_of)

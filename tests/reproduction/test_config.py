@@ -29,7 +29,9 @@ def test_the_defaults_exist():
     assert config.protocol in PROTOCOLS
     assert config.data in DATA_SETS
     assert config.source == toyworld.SOURCE_DOMAIN
-    assert config.targets == toyworld.TARGET_DOMAINS
+    assert config.targets == toyworld.TARGET_DOMAINS == DATA_SETS["toy"].default_targets
+    assert DATA_SETS["toy"].sources == DATA_SETS["toy"].targets == tuple(toyworld.DOMAINS)
+    assert DATA_SETS["toy"].folds == (*toyworld.TEST_FOLDS, toyworld.DEVELOPMENT_FOLD)
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,12 @@ def test_cores_are_those_that_a_container_grants(tmp_path, monkeypatch, files, c
 
 
 def test_the_device_that_is_wanted(monkeypatch):
+    monkeypatch.setattr(environment, "_may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [environment.choose_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
     with pytest.raises(ValueError, match=r"torch can use no GPU here\. Take device auto or cpu"):
         environment.choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [environment.choose_device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    monkeypatch.setattr(environment, "_may_have_gpu", lambda: False)
+    assert environment.choose_device("auto") == "cpu"
