@@ -30,7 +30,7 @@ ARITHMETICS = {
     "two threads": {"OMP_NUM_THREADS": "2"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "plain": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-    "no oneDNN": {"PYTHONPATH": "{folder}"},
+    "no oneDNN": {"PYTHONPATH": os.pathsep.join(["{folder}", str(ROOT)])},
 }
 OTHER = "another torch"
 SWITCH = {
@@ -66,7 +66,7 @@ def row_of(name: str, python: str, chosen: list[str], kept: list[dict], folder: 
     for file, text in SWITCH.items():
         write_atomically(folder / file, text)
     changes = {key: value.format(folder=folder) for key, value in ARITHMETICS.get(name, {}).items()}
-    how = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"} | changes}
+    how = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | changes}
     # In a kernel, for that is where notebooks compute.
     shown = subprocess.run([python, "-c", IN_A_KERNEL, PROBE], capture_output=True, text=True, check=False, **how)
     if shown.returncode:
