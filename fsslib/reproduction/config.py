@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -25,9 +25,13 @@ from pydantic import (
 )
 
 from fsslib import paths
+from fsslib.blocks import STAGE_STRIDES
+from fsslib.data import DATA_SETS
+from fsslib.methods import METHODS, adapts, method_class
+from fsslib.protocols import PROTOCOLS
 
-if TYPE_CHECKING:
-    from fsslib.data import DataSet
+_KNOWN = {"method": METHODS, "backbone": STAGE_STRIDES, "protocol": PROTOCOLS, "data": DATA_SETS}
+"""The names that a parameter can have, from the packages that own them: to know them takes no torch."""
 
 
 class ConfigError(ValueError):
@@ -58,7 +62,9 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    method: str = Field("sg_one", description="What is trained: a name out of fsslib.methods.")
+    method: str = Field(
+        "sg_one", description="What is trained: a name out of fsslib.methods, or your own package.module:Class."
+    )
     method_options: dict[str, Option] = Field(
         default={}, description='Options of the method: name=value, or name="a,b" for a text with commas.'
     )
@@ -83,7 +89,7 @@ class RunConfig(BaseModel):
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
     episodes: int = Field(500, ge=1, description="Test episodes per domain, or test images.")
     draw: int = Field(0, ge=0, description="Which draw of test episodes: another number, other questions.")
-    protocol: str = Field("toy", description="The rules of scoring: a name out of fsslib.metrics.PROTOCOLS.")
+    protocol: str = Field("toy", description="The rules of scoring: a name out of fsslib.protocols.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights and of the training episodes.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
@@ -104,17 +110,16 @@ class RunConfig(BaseModel):
     @field_validator("method", "backbone", "data", "protocol")
     @classmethod
     def _exists(cls, name: str, info) -> str:
-        # A default is known to exist (a test sees to it), and to ask for the names imports torchvision.
-        if name == cls.model_fields[info.field_name].default:
-            return name
-        known = _known(info.field_name)
-        if name not in known:
+        known = _KNOWN[info.field_name]
+        if info.field_name == "method" and ":" in name:
+            method_class(name)
+        elif name not in known:
             raise ValueError(f"unknown {info.field_name} {name!r}; there are {', '.join(map(str, known))}")
         return name
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> "RunConfig":
-        facts = _data_set(self.data)
+        facts = DATA_SETS[self.data]
         if self.fold not in facts.folds:
             raise ValueError(f"unknown fold {self.fold} of {self.data}; there are {', '.join(map(str, facts.folds))}")
         if facts.adapts and (len(self.targets) != 1 or self.ways != 1):
@@ -123,13 +128,13 @@ class RunConfig(BaseModel):
                 f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
             )
         fixed = f"{self.data} has fixed test images" if facts.adapts else ""
-        if self.draw and self.protocol != "toy" and _known("protocol")[self.protocol].episodes != "own":
+        if self.draw and PROTOCOLS[self.protocol].episodes != "own":
             fixed = f"protocol {self.protocol} has fixed test episodes"
         if self.draw and fixed:
             raise ValueError(f"{fixed} and nothing to draw; found draw {self.draw}")
-        if _adapts(self.method) != facts.adapts:
+        if adapts(self.method) != facts.adapts:
             kind = "a domain adaptation" if facts.adapts else "a few-shot"
-            able = ", ".join(name for name in _known("method") if _adapts(name) == facts.adapts)
+            able = ", ".join(name for name in METHODS if adapts(name) == facts.adapts)
             raise ValueError(f"{self.data} needs {kind} method, found {self.method!r}; there are {able}")
         if self.steps and not facts.trainable:
             raise ValueError(f"{self.data} leaves no class to train on, found steps {self.steps}; give steps 0")
@@ -170,7 +175,8 @@ class RunConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """A name for people with a hash for certainty: equal exactly for configs that ask for the same numbers."""
-        setting = f"{self.data}-{self.method}-{self.backbone}-fold{self.fold}-{self.ways}way{self.shots}shot"
+        method = self.method.replace(":", ".")
+        setting = f"{self.data}-{method}-{self.backbone}-fold{self.fold}-{self.ways}way{self.shots}shot"
         return f"{setting}-seed{self.seed}-{self.sha256[:8]}"
 
     @property
@@ -201,8 +207,8 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     if problems:
         raise ConfigError("\n".join(problems))
     try:
-        if typed.get("data") in _known("data"):
-            facts = _data_set(typed["data"])
+        if typed.get("data") in DATA_SETS:
+            facts = DATA_SETS[typed["data"]]
             typed = {"source": facts.sources[0], "targets": facts.default_targets} | typed
         return RunConfig(**typed)
     except ValidationError as error:
@@ -261,31 +267,3 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'method'?` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _known(field: str) -> Iterable[str]:
-    """The names a parameter can have, from the package that owns them; imported when asked, for torch takes seconds."""
-    if field == "method":
-        from fsslib.methods import METHODS as known
-    elif field == "backbone":
-        from fsslib.blocks.backbones import BACKBONES as known
-    elif field == "protocol":
-        from fsslib.metrics import PROTOCOLS as known
-    else:
-        from fsslib.data import DATA_SETS as known
-    return known
-
-
-def _adapts(method: str) -> bool:
-    """Whether a method takes images with a fixed list of classes; all others take episodes."""
-    if method == RunConfig.model_fields["method"].default:
-        return False
-    from fsslib.methods import METHODS
-
-    return METHODS[method].adapts
-
-
-def _data_set(name: str) -> "DataSet":
-    from fsslib.data import DATA_SETS
-
-    return DATA_SETS[name]

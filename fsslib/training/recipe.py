@@ -75,12 +75,17 @@ class Recipe(_Strict):
 
     @classmethod
     def load(cls, name: str | Path) -> "Recipe":
-        """A recipe of the package by name (`sg_one`), or a YAML file by path."""
+        """A recipe of the package by name (`sg_one`), or a YAML file by path.
+
+        A method of your own, `package.module:Class`, learns as the prototype network does.
+        """
         shelf = resources.files("fsslib.training") / "recipes"
         known = sorted(f.name.removesuffix(".yaml") for f in shelf.iterdir() if f.name.endswith(".yaml"))
         if str(name) in known:
             return cls.model_validate(yaml.safe_load((shelf / f"{name}.yaml").read_text(encoding="utf-8")))
         if not Path(name).is_file():
+            if ":" in str(name):
+                return cls.load("prototype")
             raise ValueError(f"No recipe {str(name)!r}: give a YAML file, or one of {', '.join(known)}.")
         return cls.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
 

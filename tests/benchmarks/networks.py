@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsslib.episodes import Episode, LabelledImages
-from fsslib.methods import METHODS, build_method
+from fsslib.methods import adapts, build_method
 from fsslib.methods.base import Method
 from fsslib.reproduction.environment import peak_memory_bytes
 
@@ -119,7 +119,7 @@ def cost(
     return Cost(
         title=network.title,
         backbone=network.backbone,
-        per="image" if METHODS[network.method].adapts else "episode",
+        per="image" if adapts(network.method) else "episode",
         per_second=batch / statistics.median(seconds[1:]),
         peak_bytes=peak_memory_bytes(device)["device" if on_gpu else "host"],
         **counted(network, size),

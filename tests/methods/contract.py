@@ -1,4 +1,7 @@
-"""Small batches and method builders for the contract test over all methods, on the device FSSLIB_TEST_DEVICE names."""
+"""Small batches and method builders for the contract test over all methods, on the device FSSLIB_TEST_DEVICE names.
+
+`OnlyForward` is a method as somebody else might write it, in this file and nowhere registered.
+"""
 
 import os
 from dataclasses import replace
@@ -6,6 +9,8 @@ from statistics import fmean
 
 import torch
 
+from fsslib.blocks.pooling import masked_average_pooling
+from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.episodes import VOID, Episode, LabelledImages
 from fsslib.methods import METHODS, build_method
 from fsslib.methods.base import Method
@@ -51,8 +56,30 @@ def random_images(*, batch=2, height=32, width=64, classes=11, seed=0) -> Labell
 SEGMENTERS = ["pixda"]
 """Methods with a fixed list of classes; all others take episodes."""
 
-EPISODIC = sorted(set(METHODS) - set(SEGMENTERS))
+SPLIT = sorted(set(METHODS) - set(SEGMENTERS))
+"""Methods that encode and decode episodes, so that evaluation may keep what was encoded."""
+
+EPISODIC = [*SPLIT, "tests.methods.contract:OnlyForward"]
 ALL_METHODS = [*EPISODIC, *SEGMENTERS]
+
+
+class OnlyForward(Method):
+    """All that a method needs: a pixel is as much a way's as its features are like the mean of the way's object."""
+
+    def __init__(self, backbone, *, sharpness: float = 10.0):
+        super().__init__()
+        self.backbone = backbone
+        self.sharpness = torch.nn.Parameter(torch.tensor(sharpness))
+
+    def forward(self, batch: Episode) -> torch.Tensor:
+        query = self.backbone(batch.query_images)[-1]
+        maps = [torch.zeros_like(query[:, 0])]
+        for images, masks in zip(batch.support_images.unbind(1), batch.support_masks.unbind(1)):
+            features = self.backbone(images.flatten(0, 1))[-1]
+            objects = masked_average_pooling(features, masks.flatten(0, 1)).unflatten(0, masks.shape[:2]).mean(1)
+            maps.append(cosine_similarity_map(query, objects) - 0.5)
+        logits = self.sharpness * torch.stack(maps, 1)
+        return torch.nn.functional.interpolate(logits, batch.query_images.shape[-2:], mode="bilinear")
 
 
 def random_batch(name: str, **sizes) -> Episode | LabelledImages:

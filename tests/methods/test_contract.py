@@ -1,17 +1,25 @@
 """What every method must do, asked of all of them: forward, backward, odd sizes, ways and shots, saving, precision."""
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from fsslib.methods import build_method
-from fsslib.methods.base import Prediction, TrainingDiverged, check_finite
+from fsslib.data import open_task
+from fsslib.methods import METHODS, build_method, method_class
+from fsslib.methods.base import Method, Prediction, TrainingDiverged, check_finite
+from fsslib.reproduction.config import ConfigError, parse
+from fsslib.training.evaluate import evaluate
+from fsslib.training.fit import fit
+from fsslib.training.recipe import Recipe
 from tests.methods.contract import (
     ALL_METHODS,
     DEVICE,
     EPISODIC,
+    SPLIT,
     images_of,
     random_batch,
     random_episode,
@@ -117,8 +125,9 @@ def test_bfloat16_stays_near_float32(name):
     assert (low.softmax(1) - full).abs().mean() < 0.05
 
 
-def test_encode_and_decode_equal_forward(episodic):
-    method, episode = small_method(episodic).eval(), random_episode(ways=2, shots=2)
+@pytest.mark.parametrize("split", SPLIT)
+def test_encode_and_decode_equal_forward(split):
+    method, episode = small_method(split).eval(), random_episode(ways=2, shots=2)
     flat = method.encode(episode.support_images.flatten(0, 2), episode.support_masks.flatten(0, 2))
     support = {k: v.unflatten(0, (2, 2, 2)) for k, v in flat.items()}
     decoded = method.decode(support, method.encode(episode.query_images))
@@ -141,6 +150,71 @@ def test_nan_is_refused_before_any_weight_moves(name):
     with pytest.raises(TrainingDiverged, match="nan"):
         method.training_step(broken, optimizers)
     assert all(torch.equal(p, before[n]) for n, p in method.named_parameters())
+
+
+def test_a_method_without_parts_says_so_when_they_are_asked_for():
+    method, episode = build_method("tests.methods.contract:OnlyForward"), random_episode()
+    with pytest.raises(NotImplementedError, match="OnlyForward does not split into encode and decode"):
+        method.encode(episode.query_images)
+    with pytest.raises(NotImplementedError, match="does not split"):
+        Method()(episode)
+
+
+def test_a_method_with_forward_alone_trains_goes_on_and_is_evaluated(tmp_path):
+    """By the recipe of the prototypes, which is that of methods that have none."""
+    recipe = Recipe.load("tests.methods.contract:OnlyForward").with_changes(steps=4)
+    task = open_task("toy", targets=["night"], size=32)
+    streams, classes = task.streams(batch_size=2), task.train_classes
+
+    def train(steps, **saved):
+        torch.manual_seed(0)
+        method = build_method("tests.methods.contract:OnlyForward", sharpness=5.0)
+        history = fit(method, recipe.with_changes(steps=steps), streams, classes=classes, progress=False, **saved)
+        return method, history
+
+    method, history = train(4, checkpoint=tmp_path / "last.pt")
+    assert len(history.series("segmentation")) == 4
+    assert method.sharpness.item() != 5.0
+    again, _ = train(4, checkpoint=tmp_path / "last.pt")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in method.state_dict().items())
+    exam = task.exams(4)["night"]
+    assert evaluate(method, exam).compute().episodes == 4
+
+
+def test_names_and_what_they_take_are_known_without_torch():
+    code = "import sys; from fsslib.methods import *; print(list(filter(adapts, METHODS)), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['pixda'] False"
+    assert [name for name in METHODS if method_class(name).adapts] == ["pixda"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.at_all:Net", "'nowhere.at_all:Net' cannot be imported: No module named 'nowhere'.* on PYTHONPATH"),
+        (".contract:Net", "cannot be imported"),
+        (":Net", "there are prototype, sg_one, .*One of your own is named package.module:Class"),
+        ("tests.methods.contract:", "there are prototype"),
+        ("tests.methods.contract:Net", "tests.methods.contract has no method 'Net', found None; derive a class"),
+        ("tests.methods.contract:Recipe", "has no method 'Recipe', found <class 'fsslib.training.recipe.Recipe'>"),
+        ("tests.methods.contract:small_method", "has no method 'small_method', found <function"),
+    ],
+)
+def test_a_name_that_leads_to_no_method_says_why(name, said):
+    with pytest.raises(ValueError, match=said):
+        build_method(name)
+    with pytest.raises(ConfigError, match=f"method: .*{said}"):
+        parse({"method": name})
+
+
+def test_a_run_takes_a_method_of_your_own_and_its_hash_names_it_as_given():
+    own = "tests.methods.contract:OnlyForward"
+    config = parse({"method": own, "method_options": {"sharpness": "3"}})
+    assert (config.method, config.method_options) == (own, {"sharpness": 3})
+    assert config.run_id.startswith("toy-tests.methods.contract.OnlyForward-tiny-fold0")
+    assert len({config.sha256, parse({"method": own}).sha256, parse({}).sha256}) == 3
+    with pytest.raises(ConfigError, match="streets needs a domain adaptation method, found 'tests"):
+        parse({"method": own, "data": "streets"})
 
 
 def test_unknown_names_say_what_there_is():

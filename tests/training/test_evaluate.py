@@ -20,7 +20,7 @@ from fsslib.training import evaluate as evaluation
 from fsslib.training.evaluate import evaluate
 from tests.data.street_fixture import open_drawn_streets
 from tests.data.voc_fixture import draw_voc
-from tests.methods.contract import EPISODIC, small_method
+from tests.methods.contract import EPISODIC, SPLIT, small_method
 
 
 def exam(*, ways=1, shots=1, images=4, episodes=9) -> EpisodeSet:
@@ -45,7 +45,7 @@ def watch(method, monkeypatch, name="encode") -> list[int]:
 
 
 @pytest.mark.parametrize(("ways", "shots"), [(1, 3), (2, 1)])
-@pytest.mark.parametrize("name", EPISODIC)
+@pytest.mark.parametrize("name", SPLIT)
 def test_every_method_answers_as_without_and_encodes_each_image_once(name, ways, shots, monkeypatch):
     method, questions = small_method(name), exam(ways=ways, shots=shots)
     whole = evaluate(method, questions, batch_size=4, keep_bytes=0)
