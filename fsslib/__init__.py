@@ -48,6 +48,7 @@ _HOME = {
     "teaching": "lesson",
     "reproduction.statistics": "holm paired_difference student_interval",
     "reproduction.config": "RunConfig",
+    "reproduction.experiment": "Experiment",
     "reproduction.run": "run",
     "paths": "data_root project_root",
 }

@@ -7,23 +7,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from fsslib.blocks.backbones import tensors_sha256
-from fsslib.data import AdaptationTask, FewShotTask
 from fsslib.data.streams import ImageSet
+from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.episodes import EpisodeSet
 from fsslib.files import write_atomically
-from fsslib.methods.base import Method
 from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
 from fsslib.reproduction import environment
-from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.result import FILE, SCHEMA_VERSION, read_result
 from fsslib.training.evaluate import Best, mark_every_object
 from fsslib.training.fit import History
+
+if TYPE_CHECKING:
+    from fsslib.reproduction.experiment import Experiment
 
 Exam = EpisodeSet | ImageSet
 Meter = FewShotMeter | SegmentationMeter
@@ -33,25 +34,15 @@ TAIL = 50
 """Steps over which the final losses are averaged: single steps are noisy."""
 
 
-def write_result(
-    config: RunConfig,
-    *,
-    task: FewShotTask | AdaptationTask,
-    method: Method,
-    history: History,
-    exams: Mapping[str, Exam],
-    meters: Mapping[str, Meter],
-    device: str,
-    seconds: float,
-    best: Best | None = None,
-) -> Path:
-    """Write a finished run's files to `config.folder`, `result.json` last, and return its path.
+def write_result(experiment: "Experiment", *, seconds: float, best: Best | None = None) -> Path:
+    """Write the files of an experiment that was trained and tested to its folder, `result.json` last; its path.
 
-    `exams` and `meters` hold, by domain, the questions and the counts that were taken on them, `best` those of the
-    weights that were best on held-out source images, where there are such; `seconds` is the run's wall time so far,
-    with the training that earlier calls did (`history.earlier`). Beside it go `metrics.csv` with the losses of
-    every step and `counts-DOMAIN.npz` with the meters' counts, named by their hashes.
+    `best` holds the counts of the weights that were best on held-out source images, where there are such; `seconds` is
+    the run's wall time so far, with the training that earlier calls did (`history.earlier`). Beside it go `metrics.csv`
+    with the losses of every step and `counts-DOMAIN.npz` with the meters' counts, named by their hashes.
     """
+    config, history, exams, meters = experiment.config, experiment.history, experiment.exams, experiment.meters
+    method, device = experiment.method, experiment.device
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     _write_losses(folder / LOSSES, history)
@@ -60,7 +51,7 @@ def write_result(
         "run_id": config.run_id,
         "config": config.model_dump(mode="json", exclude={"output"}),
         "config_sha256": config.sha256,
-        "classes": _classes(task),
+        "classes": _classes(experiment.task),
         "scores": {domain: _score(folder, domain, exams[domain], meter) for domain, meter in meters.items()},
         "best": None if best is None else _best(best, exams),
         "floors": {

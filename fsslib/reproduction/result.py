@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from fsslib.reproduction.config import RunConfig
 
-FILE = "result.json"
+FILE, CHECKPOINT = "result.json", "checkpoint.pt"
 SCHEMA_VERSION = 1
 
 RARE = ("pole", "sign", "person", "rider", "pedestrian", "bicyclist")

@@ -6,7 +6,6 @@ first, gets typed values, and a run counts as done only when papermill returned,
 `result.json`, which the notebook writes last, is there and is this config's.
 """
 
-import ast
 import contextlib
 import json
 import os
@@ -26,6 +25,7 @@ import yaml
 from fsslib import paths
 from fsslib.reproduction import result
 from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
+from fsslib.reproduction.result import CHECKPOINT
 
 
 @contextlib.contextmanager
@@ -52,13 +52,13 @@ with _unavailable("rfc3987_syntax"):
 
 NOTEBOOK = "90_train_and_evaluate.ipynb"
 CONFIG = "run-config.yaml"
-CHECKPOINT = "checkpoint.pt"
 
 KERNEL_SECONDS = 2.0
 """How long the kernel of a runner that was killed may go on: it looks for its parent once a second."""
 
-AT_THE_END = "__import__('atexit').register(__import__('os')._exit, 0)"
-"""Without it the kernel of a finished run, for which everybody waits, takes torch to pieces for over a second."""
+IN_THE_KERNEL = "__import__('gc').set_threshold(10_000); __import__('atexit').register(__import__('os')._exit, 0)"
+"""While torch is imported, one tenth of the time goes into looking for garbage that is not there. At the end of a run,
+for which everybody waits, it would be taken to pieces for over a second."""
 
 
 class RunError(RuntimeError):
@@ -88,7 +88,7 @@ class ThisPython(AsyncKernelManager):
             # ipykernel warns of unencrypted local connections at every start, and of sockets at an interrupted end.
             argv=[
                 *(sys.executable, "-m", "ipykernel_launcher", "--IPKernelApp.log_level=50"),
-                *(f"--IPKernelApp.exec_lines={AT_THE_END}", "-f", "{connection_file}"),
+                *(f"--IPKernelApp.exec_lines={IN_THE_KERNEL}", "-f", "{connection_file}"),
             ],
             # An inherited MPLBACKEND would leave notebooks without pictures.
             env={"PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
@@ -178,7 +178,7 @@ def goes_on(folder: Path) -> str:
 
 
 def check_notebook(path: Path) -> None:
-    """Raise RunError unless one cell is tagged `parameters` and sets exactly RunConfig's fields, to literals."""
+    """Raise RunError unless one cell is tagged `parameters` and sets exactly RunConfig's fields."""
     try:
         cells = nbformat.read(path, as_version=4).cells
     except FileNotFoundError as error:
@@ -191,28 +191,13 @@ def check_notebook(path: Path) -> None:
             f"{path} has {len(tagged)} cells tagged 'parameters'; a run needs exactly one, else its values would not "
             "arrive. Tag the cell that sets the parameters (in JupyterLab: property inspector, cell tags)."
         )
-    found, wanted = _assigned_names(tagged[0].source, path), set(RunConfig.model_fields)
+    found, wanted = set(papermill.inspect_notebook(_plain(path))), set(RunConfig.model_fields)
     if found != wanted:
         lacks, extra = ", ".join(sorted(wanted - found)), ", ".join(sorted(found - wanted))
         raise RunError(
             f"The parameters of {path} are not those of RunConfig: it lacks {lacks or 'nothing'}; RunConfig does not "
-            f"know {extra or 'nothing else'}. Give both the same names."
+            f"know {extra or 'nothing else'}. Give both the same names, in lines such as 'fold: int = 0'."
         )
-
-
-def _assigned_names(source: str, path: Path) -> set[str]:
-    """The names that the lines `name = literal` or `name: type = literal` of a parameters cell set."""
-    names = set()
-    try:
-        for line in ast.parse(source).body:
-            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-            ast.literal_eval(line.value)
-            names.update(target.id for target in targets)
-    except (SyntaxError, AttributeError, ValueError, TypeError) as error:
-        raise RunError(
-            f"The parameters cell of {path} must hold lines such as 'fold: int = 0' only ({error})."
-        ) from error
-    return names
 
 
 def _missing_for_success(executed: nbformat.NotebookNode, folder: Path, config: RunConfig) -> str | None:
@@ -224,7 +209,7 @@ def _missing_for_success(executed: nbformat.NotebookNode, folder: Path, config: 
     if executed.metadata.papermill.end_time is None:
         return "The notebook stopped before its end."
     if not (folder / result.FILE).exists():
-        return f"The notebook ended without writing {result.FILE}: its last cell must call write_result."
+        return f"The notebook ended without writing {result.FILE}: its last cell must write the record."
     if _unchecked(result.read_result(folder / result.FILE)["config"]).sha256 != config.sha256:
         return f"{result.FILE} was written for other parameters than the run's."
     return None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,12 +39,13 @@ def parts(folder):
     history = History(seconds=1.5)
     history.rows += [{"step": s, "phase": 0, "segmentation": 1.0 / (s + 1)} for s in range(60)]
     method = build_method("prototype")
-    return {"config": config, "task": task, "method": method, "history": history, "exams": exams, "meters": meters}
+    made = {"config": config, "task": task, "method": method, "history": history, "exams": exams, "meters": meters}
+    return made | {"device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def path(parts):
-    return write_result(**parts, device="cpu", seconds=3.0)
+    return write_result(SimpleNamespace(**parts), seconds=3.0)
 
 
 def test_the_record_holds_what_a_number_needs(parts, path):
@@ -81,12 +83,12 @@ def test_the_scores_can_be_made_again_from_the_counts(parts, path, domain):
 
 def test_counts_are_read_with_the_rule_of_their_protocol(parts, tmp_path):
     config = parts["config"].model_copy(update={"protocol": "panet", "output": str(tmp_path)})
-    path = write_result(**parts | {"config": config}, device="cpu", seconds=3.0)
+    path = write_result(SimpleNamespace(**parts | {"config": config}), seconds=3.0)
     assert read_meter(path, "night").absent == "dropped"
 
 
 def test_counts_that_were_changed_are_refused(parts, path):
-    write_result(**parts, device="cpu", seconds=3.0)
+    write_result(SimpleNamespace(**parts), seconds=3.0)
     file = path.parent / "counts-night.npz"
     file.write_bytes((path.parent / "counts-photo.npz").read_bytes())
     with pytest.raises(ValueError, match=r"counts-night\.npz is not the file"):
@@ -102,7 +104,7 @@ def test_every_step_is_in_the_losses(path):
 
 def test_an_untrained_network_has_a_record_too(parts, tmp_path):
     config = parts["config"].model_copy(update={"output": str(tmp_path), "steps": 0})
-    path = write_result(**parts | {"config": config, "history": History()}, device="cpu", seconds=1.0)
+    path = write_result(SimpleNamespace(**parts | {"config": config, "history": History()}), seconds=1.0)
     assert read_result(path)["training"] == {"steps": 0, "seconds": 0.0, "final": {}, "tail": []}
     assert (tmp_path / "metrics.csv").read_text().strip() == "step,phase"
 
@@ -111,7 +113,7 @@ def test_a_number_that_is_none_is_never_recorded(parts, tmp_path):
     config = parts["config"].model_copy(update={"output": str(tmp_path)})
     broken = History([{"segmentation": float("nan")}])
     with pytest.raises(ValueError, match="JSON compliant"):
-        write_result(**parts | {"config": config, "history": broken}, device="cpu", seconds=1.0)
+        write_result(SimpleNamespace(**parts | {"config": config, "history": broken}), seconds=1.0)
     assert not (tmp_path / "result.json").exists()
 
 

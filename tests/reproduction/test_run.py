@@ -58,8 +58,8 @@ def test_other_parameters_than_the_configs_are_refused_with_the_difference(tmp_p
 
 
 @pytest.mark.parametrize("line", ["fold = 1 + len('a')", "import os", "print(1)", "fold: int", "fold ="])
-def test_parameters_that_are_not_literals_are_refused(tmp_path, line):
-    with pytest.raises(RunError, match="must hold lines such as"):
+def test_a_cell_that_sets_no_parameters_is_refused(tmp_path, line):
+    with pytest.raises(RunError, match=r"it lacks .*seed.*in lines such as 'fold: int = 0'"):
         check_notebook(write_notebook(tmp_path / "a.ipynb", parameters=line))
 
 
