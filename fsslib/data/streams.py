@@ -91,6 +91,10 @@ class ImageStream:
             drawn += draw(rng, pool, min(len(pool), self.batch_size - len(drawn)))
         return self.source.images(drawn)
 
+    def selected(self, step: int, method: Any) -> LabelledImages:
+        """This step's batch: where there is one domain, nothing is selected."""
+        return self.batch(step)
+
 
 @dataclass(frozen=True)
 class PairStream:
@@ -102,6 +106,34 @@ class PairStream:
     def batch(self, step: int, *, among: Sequence[int] | None = None) -> tuple[LabelledImages, LabelledImages]:
         """The two streams' batches of this step; `among` restricts the source's."""
         return self.source.batch(step, among=among), self.target.batch(step)
+
+    def selected(self, step: int, method: Any) -> tuple[LabelledImages, LabelledImages]:
+        """This step's batch out of the source images that are kept; after each pass over them fewer may be.
+
+        Which of them stay is the method's answer, `method.selection(stream, positions, step)`. When that is less than a
+        batch, the selection is over, and all images are used again. What is counted stands in the method's buffers
+        `kept`, `passes`, `left_of_pass` and `selecting`, so that it is saved with it.
+        """
+        if method.selecting and method.left_of_pass == 0:
+            size, kept = self.source.batch_size, method.kept.nonzero().flatten()
+            if method.passes > 0:
+                stays = method.selection(self, kept.tolist(), step).to(kept.device)
+                if stays.sum() < size:
+                    method.kept.fill_(True)
+                    method.selecting.fill_(False)
+                else:
+                    method.kept[kept[~stays]] = False
+            method.passes += 1
+            method.left_of_pass.fill_(max(1, int(method.kept.sum()) // size))
+        method.left_of_pass -= 1
+        return self.batch(step, among=method.kept.nonzero().flatten().tolist())
+
+    def side_by_side(self, positions: Sequence[int], step: int) -> Iterator[tuple[LabelledImages, LabelledImages]]:
+        """The source images at these positions, four batches' worth at a time, each time with a batch of the target."""
+        size = 4 * self.source.batch_size
+        for start in range(0, len(positions), size):
+            ids = [self.source.ids[i] for i in positions[start : start + size]]
+            yield self.source.source.images(ids), self.target.batch(step + start)
 
 
 @contextmanager
@@ -141,6 +173,10 @@ class _Ahead:
             if number not in self._made:
                 self._made[number] = options, self._thread.submit(self._stream.batch, number, **options)
         return made.result()
+
+    def selected(self, step: int, method: Any) -> Any:
+        """The stream's own selection, its batches made meanwhile."""
+        return type(self._stream).selected(self, step, method)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the stream's own, once the thread has made what it was asked for."""

@@ -68,8 +68,6 @@ def build_method(
     if unknown := sorted(set(options) - set(allowed)):
         has = ", ".join([*allowed, "backbone_stages", "freeze_backbone"])
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {has}.")
-    how = kind.backbone_options(backbone)
-    if chosen is not None:
-        how |= {"stages": tuple(chosen.split(","))}
+    how = kind.backbone_options(backbone) | ({} if chosen is None else {"stages": tuple(chosen.split(","))})
     built = build_backbone(backbone, weights=weights, **how)
     return kind(built.requires_grad_(not freeze), **options)

@@ -144,10 +144,8 @@ class BinaryMethod(Method):
     align_corners: bool = False
     """How answers are enlarged."""
 
-    def answers(
-        self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]
-    ) -> Float[Tensor, "B N background_and_way h w"]:
-        """Logits from what `encode` gave, supports with the axes [B, N, K]; at any size."""
+    def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N 2 h w"]:
+        """Logits of {rest, way} from what `encode` gave, supports with the axes [B, N, K]; at any size."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it answers.")
 
     def losses(self, batch: Episode) -> dict[str, Tensor]:
@@ -165,9 +163,8 @@ class BinaryMethod(Method):
         logits = self.resized(logits.float(), target.shape[-2:]).flatten(0, 1)
         return F.cross_entropy(logits, target, ignore_index=VOID)
 
-    def resized(
-        self, logits: Float[Tensor, "B answers 2 _ _"], size: tuple[int, int]
-    ) -> Float[Tensor, "B answers 2 H W"]:
+    def resized(self, logits: Float[Tensor, "B answers 2 _ _"], size: tuple[int, int]) -> Tensor:
+        """Logits of this size."""
         if logits.shape[-2:] == size:
             return logits
         flat = F.interpolate(logits.flatten(0, 1), size, mode="bilinear", align_corners=self.align_corners)

@@ -90,8 +90,7 @@ class PFENet(BinaryMethod):
 
     def losses(self, batch: Episode) -> dict[str, Tensor]:
         """That of the answer, and the mean of those of the scales."""
-        every = self._all_answers(*self.encode_both(batch))
-        answer, *sides = (self.way_loss(logits, batch) for logits in every)
+        answer, *sides = (self.way_loss(logits, batch) for logits in self._all_answers(*self.encode_both(batch)))
         return {"segmentation": answer, "scales": sum(sides) / len(sides)}
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
@@ -117,9 +116,7 @@ class PFENet(BinaryMethod):
     def answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Float[Tensor, "B N 2 h w"]:
         return self._all_answers(support, query)[0]
 
-    def _all_answers(
-        self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]
-    ) -> list[Float[Tensor, "_ _ 2 _ _"]]:
+    def _all_answers(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> list[Tensor]:
         """Binary logits [B, N, 2, h, w]: the answer on the query's grid, then those of each scale on its own."""
         batch, ways = support["prototype"].shape[:2]
         prototype = support["prototype"].mean(2).flatten(0, 1)[:, :, None, None]

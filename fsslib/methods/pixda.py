@@ -22,7 +22,7 @@ import functools
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fsslib.blocks.adversarial import (
@@ -251,28 +251,12 @@ class PixDA(Method):
         return LabelledImages(images, source.labels, source.domain)
 
     def draw_batch(self, stream: Any, step: int) -> Any:
-        """Both domains' images, the source's only of those that are kept; at the end of a pass select anew."""
-        if not self.select or not hasattr(stream, "target"):
-            return stream.batch(step)
-        if self.selecting and self.left_of_pass == 0:
-            if self.passes > 0:
-                self._select(stream, step)
-            self.passes += 1
-            self.left_of_pass.fill_(max(1, int(self.kept.sum()) // stream.source.batch_size))
-        self.left_of_pass -= 1
-        return stream.batch(step, among=self.kept.nonzero().flatten().tolist())
+        """The stream's; with `select` it selects, and `selection` tells it which source images stay."""
+        return stream.selected(step, self) if self.select else stream.batch(step)
 
-    @torch.no_grad()
-    def _select(self, stream: Any, step: int) -> None:
-        """Drop the kept source images that the image discriminator knows for source too surely."""
-        candidates = self.kept.nonzero().flatten().tolist()
-        scores = self.selection_scores(stream, candidates, step)
-        chosen = select_sources(scores, self.threshold * int(self.passes)).tolist()
-        if sum(chosen) < stream.source.batch_size:
-            self.kept.fill_(True)
-            self.selecting.fill_(False)
-            return
-        self.kept[[i for i, keep in zip(candidates, chosen) if not keep]] = False
+    def selection(self, stream: Any, positions: list[int], step: int) -> Bool[Tensor, "images"]:
+        """Which of these source images stay, for the image discriminator does not know them for source too surely."""
+        return select_sources(self.selection_scores(stream, positions, step), self.threshold * int(self.passes))
 
     @torch.no_grad()
     def selection_scores(self, stream: Any, positions: list[int], step: int = 0) -> Float[Tensor, "images"]:
@@ -280,14 +264,10 @@ class PixDA(Method):
 
         The mean over patches of its loss against the label "source": 0.693 is indifference, more is "target".
         """
-        was_training, device = self.training, self.kept.device
+        was_training, device, scores = self.training, self.kept.device, []
         self.eval()
-        scores, size = [], 4 * stream.source.batch_size
-        for start in range(0, len(positions), size):
-            ids = [stream.source.ids[i] for i in positions[start : start + size]]
-            source = self._stylised(
-                stream.source.source.images(ids).to(device), stream.target.batch(step + start).to(device)
-            )
+        for source, target in stream.side_by_side(positions, step):
+            source = self._stylised(source.to(device), target.to(device))
             with self.autocast(device):
                 shown = self(source).float().softmax(1)
             scores.append(nn.functional.softplus(self.image_discriminator(shown)).flatten(1).mean(1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsslib.blocks.adversarial import focal_loss, pixadv_loss
-from fsslib.data.streams import ImageStream, PairStream
+from fsslib.data.streams import ImageStream, PairStream, ahead
 from fsslib.episodes import VOID, LabelledImages
 from fsslib.methods import build_method
 from fsslib.methods.base import TrainingDiverged
@@ -199,6 +199,21 @@ class TestSelection:
         values = [method.training_step(method.draw_batch(stream, step), optimizers) for step in range(8)]
         assert all("adversarial" in v for v in values[:6])
         assert all("adversarial" not in v for v in values[6:])
+
+    def test_a_stream_of_one_domain_selects_nothing(self):
+        method, stream = self.judged(pixda(), [0.0] * 12), pairs()
+        for step in range(8):
+            assert torch.equal(method.draw_batch(stream.source, step).images, stream.source.batch(step).images)
+        assert (int(method.passes), bool(method.selecting)) == (0, True)
+
+    def test_batches_made_ahead_are_selected_alike(self):
+        scores, stream = [0.1 * i for i in range(12)], pairs()
+        plain, threaded = self.judged(pixda(), scores), self.judged(pixda(), scores)
+        with ahead({"both": stream}, 2, 10) as (streams, _):
+            for step in range(11):
+                found, expected = threaded.draw_batch(streams["both"], step), plain.draw_batch(stream, step)
+                assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected))
+        assert not plain.selecting
 
     def test_the_real_scores_flip_with_the_domains(self):
         method, stream = pixda(stylise=False), pairs()
