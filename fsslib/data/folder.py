@@ -18,7 +18,6 @@ from torch import Tensor
 
 from fsslib.data.decode import DataError
 from fsslib.data.drawn import JPEG, MASK_SUFFIXES, SUFFIXES, Choice, mask_files, read_drawn_mask, read_picture, some
-from fsslib.data.drawn import TURNS as TURNS
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
 from fsslib.data.outlines import listed_in
