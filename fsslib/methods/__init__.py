@@ -42,7 +42,7 @@ def method_class(name: str) -> "type[fsslib.methods.base.Method]":
         found = getattr(importlib.import_module(module), wanted, None)
     except (ImportError, TypeError) as error:
         raise ValueError(
-            f"Method {name!r} cannot be imported: {error}. Install its package, or put its folder on PYTHONPATH."
+            f"Method {name!r} cannot be imported: {error}. Install it, or put its folder's full path on PYTHONPATH."
         ) from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(

@@ -191,7 +191,10 @@ def test_names_and_what_they_take_are_known_without_torch():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nowhere.at_all:Net", "'nowhere.at_all:Net' cannot be imported: No module named 'nowhere'.* on PYTHONPATH"),
+        (
+            "nowhere.at_all:Net",
+            "'nowhere.at_all:Net' cannot be imported: No module named 'nowhere'.* on PYTHONPATH",
+        ),
         (".contract:Net", "cannot be imported"),
         (":Net", "there are prototype, sg_one, .*One of your own is named package.module:Class"),
         ("tests.methods.contract:", "there are prototype"),
