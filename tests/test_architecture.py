@@ -143,13 +143,15 @@ def test_shapes_in_annotations_can_be_checked():
         assert "from __future__ import annotations" not in path.read_text(encoding="utf-8"), path
 
 
-def test_the_toy_world_does_without_torchvision():
-    """It takes seconds to import, in every kernel of every lesson."""
+def test_the_toy_world_does_without_torchvision_and_dynamo():
+    """They take seconds to import, in every kernel of every lesson."""
     code = """
 import sys
 import fsslib as fss
-fss.open_task("toy", targets=["night"]), fss.build_method("sg_one"), fss.fit, fss.evaluate, fss.plots
-assert "torchvision" not in sys.modules
+task, method = fss.open_task("toy", targets=["night"], size=32), fss.build_method("sg_one")
+fss.fit(method, fss.Recipe.load("sg_one").with_changes(steps=1), task.streams(batch_size=1), progress=False)
+fss.evaluate, fss.plots
+assert not {"torchvision", "torch._dynamo"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """What to train, as data: a list of phases, each with its batches, steps, optimisers and schedule. Read from YAML."""
 
+import inspect
 import math
 from importlib import resources
 from pathlib import Path
@@ -38,9 +39,15 @@ class OptimizerSpec(_Strict):
             settings.append(
                 {"weight_decay": self.weight_decay} | group | {"lr": self.lr * scale, "base_lr": self.lr * scale}
             )
-        if self.name == "sgd":
-            return torch.optim.SGD(settings, lr=self.lr, momentum=self.momentum)
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name](settings, lr=self.lr)
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
+        return _unguarded(kind)(settings, lr=self.lr, **({"momentum": self.momentum} if self.name == "sgd" else {}))
+
+
+def _unguarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The optimiser without its guards against being compiled, which nobody does here: they import torch._dynamo."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 class Schedule(_Strict):
