@@ -215,6 +215,21 @@ class TestSelection:
                 assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected))
         assert not plain.selecting
 
+    def test_with_exactly_a_batch_left_it_goes_on(self):
+        method, stream = self.judged(pixda(), [0.0] * 10 + [9.0] * 2), pairs()
+        for step in range(7):
+            method.draw_batch(stream, step)
+        assert (method.kept.nonzero().flatten().tolist(), bool(method.selecting)) == ([10, 11], True)
+
+    def test_all_are_looked_at_in_order_each_time_beside_other_targets(self):
+        stream = pairs()
+        shown = list(stream.side_by_side(range(11, -1, -1), 5))
+        assert [len(source) for source, _ in shown] == [8, 4]
+        images = stream.source.source.images(map(str, range(11, -1, -1))).images
+        assert torch.equal(torch.cat([source.images for source, _ in shown]), images)
+        for (_, target), step in zip(shown, (5, 5 + 8)):
+            assert torch.equal(target.images, stream.target.batch(step).images)
+
     def test_the_real_scores_flip_with_the_domains(self):
         method, stream = pixda(stylise=False), pairs()
         scores = method.selection_scores(stream, list(range(12)))
