@@ -222,7 +222,7 @@ class TestSelection:
         assert (method.kept.nonzero().flatten().tolist(), bool(method.selecting)) == ([10, 11], True)
 
     def test_all_are_looked_at_in_order_each_time_beside_other_targets(self):
-        stream = pairs()
+        stream = pairs(targets=30)
         shown = list(stream.side_by_side(range(11, -1, -1), 5))
         assert [len(source) for source, _ in shown] == [8, 4]
         images = stream.source.source.images(map(str, range(11, -1, -1))).images
