@@ -1,5 +1,6 @@
 """Scoring a method on frozen episodes under a named protocol."""
 
+import inspect
 import itertools
 import weakref
 from collections import Counter
@@ -124,6 +125,10 @@ class _Peak(TorchDispatchMode):
     def _freed(self, place: int, size: int) -> None:
         self._known.discard(place)
         self._live -= size
+
+
+# torch guards it against being compiled, which imports torch._dynamo: most of a second before the first answer.
+_Peak.__torch_dispatch__ = inspect.unwrap(_Peak.__torch_dispatch__)
 
 
 class _Reusing:
