@@ -26,14 +26,10 @@ class Experiment:
     in which that happens. `history`, `at_once` and `meters` are there after `train` and `test`.
     """
 
-    history: History
-    at_once: dict[str, int]
-    meters: dict[str, Meter]
-
     def __init__(self, config: RunConfig):
         self._started = time.perf_counter()
-        self.config = config
-        self.device, self.dtype = choose_device(config.device), getattr(torch, config.dtype)
+        self.config, self.device = config, choose_device(config.device)
+        self._how = {"device": self.device, "dtype": getattr(torch, config.dtype)}
 
     @cached_property
     def task(self) -> FewShotTask | AdaptationTask:
@@ -56,14 +52,13 @@ class Experiment:
 
     def train(self) -> History:
         """Train for the fixed number of steps, on from the folder's checkpoint where there is one; as `fit`."""
-        c, method = self.config, self.method
+        c = self.config
         self.history = fit(
-            method,
+            self.method,
             Recipe.load(c.recipe or c.method).with_changes(steps=c.steps, learning_rate=c.learning_rate),
             self.task.streams(batch_size=c.batch_size, ways=c.ways, shots=c.shots, seed=c.seed),
             classes=self.task.train_classes,
-            device=self.device,
-            dtype=self.dtype,
+            **self._how,
             accumulate=c.accumulate,
             compile=c.compile,
             seed=c.seed,
@@ -76,17 +71,15 @@ class Experiment:
 
     def test(self) -> dict[str, Meter]:
         """Put every question to the network, as many at once as there is room for, and return the counts by domain."""
-        here = {"device": self.device, "dtype": self.dtype}
         self.at_once = {d: questions_at_once(self.method, exam, self.device) for d, exam in self.exams.items()}
         self.meters = {
-            domain: evaluate(self.method, exam, self.config.protocol, batch_size=self.at_once[domain], **here)
+            domain: evaluate(self.method, exam, self.config.protocol, batch_size=self.at_once[domain], **self._how)
             for domain, exam in self.exams.items()
         }
         return self.meters
 
     def record(self) -> Path:
         """Test the weights that were best on held-out images too, if any were; write `result.json`, return its path."""
-        here = {"device": self.device, "dtype": self.dtype}
-        best = evaluate_best(self.method, self.history.best, self.exams, self.config.protocol, **here)
+        best = evaluate_best(self.method, self.history.best, self.exams, self.config.protocol, **self._how)
         seconds = self.history.earlier + time.perf_counter() - self._started
         return write_result(self, best=best, seconds=seconds)

@@ -122,10 +122,15 @@ def carry_out(
     checkpoints. Raises ConfigError when the folder of a run holds the result of another, and when Snakemake could start
     no run at all.
     """
+    from fsslib.reproduction.run import RunError, check_belongs_to
+
     waiting = _unfinished(plan)
-    for _, config in waiting:
-        if (config.folder / FILE).exists():  # Snakemake would take it for this run's
-            _check_belongs_to(config)
+    try:
+        for _, config in waiting:
+            if (config.folder / FILE).exists():  # Snakemake would take it for this run's
+                check_belongs_to(config.folder, config)
+    except RunError as error:
+        raise ConfigError(str(error)) from error
     left = list(waiting)
     try:
         if waiting:
@@ -165,15 +170,6 @@ def recorded(config: RunConfig) -> dict[str, Any] | None:
 
 def _unfinished(plan: Plan) -> list[Run]:
     return [run for run in plan.order() if not recorded(run[1])]
-
-
-def _check_belongs_to(config: RunConfig) -> None:
-    from fsslib.reproduction.run import RunError, check_belongs_to
-
-    try:
-        check_belongs_to(config.folder, config)
-    except RunError as error:
-        raise ConfigError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -17,9 +17,9 @@ from fsslib.data.streams import ImageSet
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.episodes import EpisodeSet
 from fsslib.files import write_atomically
-from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
+from fsslib.metrics import FewShotMeter, SegmentationMeter
 from fsslib.reproduction import environment
-from fsslib.reproduction.result import FILE, SCHEMA_VERSION, read_result
+from fsslib.reproduction.result import FILE, SCHEMA_VERSION
 from fsslib.training.evaluate import Best, mark_every_object
 from fsslib.training.fit import History
 
@@ -77,25 +77,6 @@ def write_result(experiment: "Experiment", *, seconds: float, best: Best | None 
     }
     write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return folder / FILE
-
-
-def read_meter(path: Path | str, domain: str) -> Meter:
-    """A domain's counts, question by question, from the file beside a result. Raises ValueError if it was changed."""
-    result = read_result(path)
-    stated, rule = result["scores"][domain]["counts"], protocol_named(result["config"]["protocol"])
-    file = Path(path).parent / stated["file"]
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != stated["sha256"]:
-        raise ValueError(f"{file} is not the file that {path} was written with: restore it, or repeat the run.")
-    with np.load(io.BytesIO(data), allow_pickle=False) as counts:
-        arrays = {name: torch.from_numpy(counts[name]) for name in counts.files if name not in ("class_ids", "names")}
-        if "confusion" in arrays:
-            meter = SegmentationMeter(dict(enumerate(counts["names"].tolist())))
-        else:
-            meter = FewShotMeter(counts["class_ids"].tolist(), rule.absent)
-    for name, values in arrays.items():
-        setattr(meter, name, values)
-    return meter
 
 
 def _classes(task: FewShotTask | AdaptationTask) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ def _missing_for_success(executed: nbformat.NotebookNode, folder: Path, config: 
         return "The notebook stopped before its end."
     if not (folder / result.FILE).exists():
         return f"The notebook ended without writing {result.FILE}: its last cell must write the record."
-    if _unchecked(result.read_result(folder / result.FILE)["config"]).sha256 != config.sha256:
+    if result.config_of(folder / result.FILE).sha256 != config.sha256:
         return f"{result.FILE} was written for other parameters than the run's."
     return None
 
@@ -325,12 +325,8 @@ def _plain(path: Path) -> str:
 
 
 def main(file: str) -> int:
-    """`python -m fsslib.reproduction.run FILE`: one run of a plan that `fsslib reproduce` carries out.
-
-    The parameters in FILE were checked when it was written, and the notebook checks them again; not to do so here
-    spares every run the seconds in which torch is imported.
-    """
-    config = _unchecked(json.loads(Path(file).read_text(encoding="utf-8")))
+    """`python -m fsslib.reproduction.run FILE`: one run of a plan that `fsslib reproduce` carries out."""
+    config = RunConfig(**json.loads(Path(file).read_text(encoding="utf-8")))
     gpu = None if config.device == "cpu" else _a_gpu_of_its_own()  # kept to the end of this process: it is the lock
     try:
         run(config, wait=True)
@@ -341,11 +337,6 @@ def main(file: str) -> int:
         if gpu:
             gpu.release()
     return 0
-
-
-def _unchecked(values: Mapping[str, Any]) -> RunConfig:
-    """A config from the JSON of one that was checked before."""
-    return RunConfig.model_construct(**values | {"targets": tuple(values["targets"])})
 
 
 def _a_gpu_of_its_own() -> filelock.BaseFileLock | None:

@@ -12,9 +12,10 @@ from fsslib.episodes import EpisodeManifest, EpisodeSet
 from fsslib.methods import build_method
 from fsslib.metrics import FewShotMeter
 from fsslib.reproduction.config import RunConfig
-from fsslib.reproduction.record import read_meter, write_result
+from fsslib.reproduction.record import write_result
 from fsslib.reproduction.result import config_of, read_result, score_table
 from fsslib.training.fit import History
+from tests.reproduction.counts import read_meter
 
 
 @pytest.fixture(scope="module")

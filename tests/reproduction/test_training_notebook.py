@@ -12,10 +12,10 @@ import yaml
 from fsslib import paths
 from fsslib.cli import main
 from fsslib.reproduction.config import RunConfig
-from fsslib.reproduction.record import read_meter
 from fsslib.reproduction.result import config_of, read_result
 from fsslib.reproduction.run import NOTEBOOK, check_notebook
 from fsslib.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.reproduction.counts import read_meter
 
 PATH = paths.shipped("notebooks") / NOTEBOOK
 
