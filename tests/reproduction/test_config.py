@@ -1,6 +1,7 @@
 """Parameters of a run: strict inside, text read by type at the boundary, errors that name what there is. About 1 s."""
 
 import hashlib
+import inspect
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from fsslib import paths
 from fsslib.blocks.backbones import BACKBONES
-from fsslib.data import DATA_SETS, toyworld
+from fsslib.data import DATA_SETS, openers, toyworld
 from fsslib.methods import METHODS
 from fsslib.metrics import PROTOCOLS
 from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
@@ -32,6 +33,7 @@ def test_the_defaults_exist():
     assert config.targets == toyworld.TARGET_DOMAINS == DATA_SETS["toy"].default_targets
     assert DATA_SETS["toy"].sources == DATA_SETS["toy"].targets == tuple(toyworld.DOMAINS)
     assert DATA_SETS["toy"].folds == (*toyworld.TEST_FOLDS, toyworld.DEVELOPMENT_FOLD)
+    assert [name for name in DATA_SETS if not inspect.isfunction(getattr(openers, name, None))] == []
 
 
 @pytest.mark.parametrize(
