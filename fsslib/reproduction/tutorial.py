@@ -192,6 +192,7 @@ def _hash_of_surroundings() -> str:
     shipped = [path for kind in ("data", "results") for path in paths.shipped(kind).rglob("*") if path.is_file()]
     real = paths.data_root()
     shipped = [path for path in shipped if not path.is_relative_to(real)]
+    shipped += paths.shipped("notebooks").rglob("*.py")  # the lessons' own code
     found = sorted(path.name for path in real.iterdir()) if real.is_dir() else []
     contents = [part for path in sorted([*code, *shipped]) for part in (path.as_posix(), path.read_bytes())]
     return _hash([*contents, json.dumps(environment.package_versions()), str(real), *found])

@@ -200,6 +200,9 @@ def test_a_failing_notebook_is_named_kept_and_tried_again(project, trainings, ca
 
 def test_what_a_notebook_is_made_from_decides_whether_it_runs_again(project, monkeypatch):
     monkeypatch.delenv("FSSLIB_DATA", raising=False)
+    monkeypatch.setattr(paths, "PACKAGE", project / "package")
+    for folder in ("package", "notebooks/lessons"):
+        (project / folder).mkdir()
     cells, surroundings = tutorial._cells(project / "notebooks" / "00_a.ipynb"), tutorial._hash_of_surroundings()
 
     notebook = nbformat.read(project / "notebooks" / "00_a.ipynb", as_version=4)
@@ -212,14 +215,15 @@ def test_what_a_notebook_is_made_from_decides_whether_it_runs_again(project, mon
     for change in (
         lambda: (project / "results" / "a.json").write_text("{}"),
         lambda: (project / "data" / "split.txt").write_text("a\n"),
-        lambda: (project / "notebooks" / "code.py").write_text("x = 1"),  # the fixture's package
-        lambda: (project / "notebooks" / "page.html.j2").write_text("x"),
+        lambda: (project / "package" / "code.py").write_text("x = 1"),
+        lambda: (project / "notebooks" / "lessons" / "n00.py").write_text("x = 1"),
+        lambda: (project / "package" / "page.html.j2").write_text("x"),
         lambda: (project / "data" / "downloads" / "VOCdevkit").mkdir(parents=True),
         lambda: monkeypatch.setenv("FSSLIB_DATA", str(project)),
     ):
         change()
         seen.add(tutorial._hash_of_surroundings())
-    assert len(seen) == 7
+    assert len(seen) == 8
 
 
 def test_a_training_goes_on_after_an_interrupt_and_starts_afresh_after_a_change(
