@@ -25,7 +25,7 @@ _HOME = {
     "blocks.pooling": "background_mask grid_weights masked_average_pooling merge_shots",
     "blocks.similarity": "cosine_similarity_map merge_ways prototype_logits",
     "methods": "METHODS build_method",
-    "methods.base": "Method Prediction",
+    "methods.base": "BinaryMethod Method Prediction",
     "methods.hsnet": "HSNet",
     "methods.panet": "PANet",
     "methods.pfenet": "PFENet",
