@@ -52,10 +52,15 @@ class FewShotMeter:
     PANet's FB-IoU differs too: its foreground are the counts of the ways that are there, one way taken for another is
     an error, and its background leaves out queries that show none. HSNet's and PFENet's queries show their one way.
 
-    HSNet's code counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen classes.
+    An episode that is void all over is in `episodes`, as such an image is in `SegmentationScore.images`, and in no
+    ratio. HSNet's code counts in float32, which loses low bits beyond 2^24, and reports IoU 0 for unseen classes.
+
+    Raises ValueError for another `absent`.
     """
 
     def __init__(self, class_ids: Iterable[int], absent: str = "false_positives"):
+        if absent not in ("false_positives", "dropped"):
+            raise ValueError(f'Absent ways are "false_positives" or "dropped"; found {absent!r}.')
         self.class_ids, self.absent = tuple(class_ids), absent
         self.ways = torch.zeros(0, 5, dtype=torch.int64)
         self.binary = torch.zeros(0, 4, dtype=torch.int64)
@@ -98,7 +103,9 @@ class FewShotMeter:
         self.exact = torch.cat([self.exact, (claimed == is_.any(-1)).all(-1).long().cpu()])
 
     def __add__(self, other: "FewShotMeter") -> "FewShotMeter":
-        """The meter that saw the episodes of both, other's after self's; absent ways count as in self."""
+        """The meter that saw the episodes of both, other's after self's. Raises ValueError for another `absent`."""
+        if self.absent != other.absent:
+            raise ValueError(f"Meters of other rules for absent ways: {self.absent!r} and {other.absent!r}.")
         merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)), self.absent)
         shifted = other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])
         merged.ways = torch.cat([self.ways, shifted])
@@ -135,7 +142,7 @@ class FewShotMeter:
             fb_iou=(_iou(*foreground.sum(0).tolist()) + _iou(tn, fp, fn)) / 2,
             per_class=per_class,
             episodes=len(self.binary),
-            exact_ratio=self.exact.double().mean().item(),
+            exact_ratio=self.exact[self.binary.any(1)].double().mean().item(),
         )
 
     def without_looking(self) -> float:

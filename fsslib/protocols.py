@@ -10,11 +10,13 @@ class Protocol:
     - `labels_at`: where prediction and truth meet, "input" (labels brought to the network's input) or "original"
       (scores brought to the image's own size, bilinear, before the decision).
     - `fit`: how images and labels come to the input's size. "square": squashed, each label that of its cell's centre
-      ("nearest-exact"); "corner": squashed, that of its cell's upper left ("nearest"); "padded": `decode.padded`.
+      ("nearest-exact"); "corner": squashed, that of its cell's upper left ("nearest"); "padded": as
+      `decode.fitted` says.
     - `on_top`: which of two overlapping objects of COCO is the truth, the "smaller" or the "later" one of the JSON.
     - `absent`: a way that is not in its query has no TP and no FN. What is predicted for it counts against its class
       ("false_positives"), or not at all ("dropped").
     - `episodes`: whose rule of drawing them, "own", "hsnet" or "pfenet".
+    - `rule`: its number, another whenever the same name comes to stand for another truth or other questions.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Protocol:
     on_top: str = "smaller"
     absent: str = "false_positives"
     episodes: str = "own"
+    rule: int = 1
 
     @property
     def of_episodes(self) -> bool:
@@ -43,6 +46,7 @@ PROTOCOLS = {
             fit="corner",
             on_top="later",
             episodes="hsnet",
+            rule=2,
         ),
         Protocol("panet", "as square, but what is said of a way that its query lacks is left out", absent="dropped"),
         Protocol(

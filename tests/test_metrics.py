@@ -183,6 +183,15 @@ def test_absent_ways_that_are_dropped_leave_no_score_where_all_are():
         meter.compute()
 
 
+@pytest.mark.parametrize("absent", ["drop", "", "false positives"])
+def test_absent_ways_have_two_rules_and_meters_of_both_do_not_add_up(absent):
+    with pytest.raises(ValueError, match=f'"false_positives" or "dropped"; found {absent!r}'):
+        FewShotMeter([5], absent)
+    with pytest.raises(ValueError, match="other rules for absent ways: 'dropped' and 'false_positives'"):
+        FewShotMeter([5], "dropped") + FewShotMeter([5])
+    assert (FewShotMeter([5], "dropped") + FewShotMeter([6], "dropped")).absent == "dropped"
+
+
 def test_exact_ratio_counts_right_presence_claims():
     labels = torch.tensor([[[1, 0]], [[0, 0]]])
     meter = FewShotMeter([3])
@@ -191,6 +200,8 @@ def test_exact_ratio_counts_right_presence_claims():
     told = FewShotMeter([3])
     told.update(torch.tensor([[[1, 1]], [[0, 1]]]), labels, torch.tensor([[3], [3]]), torch.tensor([[True], [False]]))
     assert told.compute().exact_ratio == 1.0
+    told.update(labels[:1], labels[:1] * 0 + VOID, torch.tensor([[3]]))
+    assert (told.compute().exact_ratio, told.compute().episodes) == (1.0, 3), "of a void episode no claim is wrong"
 
 
 def test_the_floor_is_the_score_of_marking_everything():

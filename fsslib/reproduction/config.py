@@ -165,11 +165,14 @@ class RunConfig(BaseModel):
     def sha256(self) -> str:
         """Hash of all that can change a number: every parameter but `output` and `device`, as canonical JSON.
 
-        A parameter that came later counts only where it is set, so that the hashes of earlier results stay theirs.
+        A parameter that came later counts only where it is set, so that the hashes of earlier results stay theirs; so
+        does the number of the protocol's rule, from 2 on.
         """
         content = self.model_dump(mode="json", exclude={"output", "device"})
         defaults = {name: type(self).model_fields[name].default for name in _CAME_LATER}
         content = {name: value for name, value in content.items() if value != defaults.get(name, ...)}
+        if (rule := PROTOCOLS[self.protocol].rule) > 1:
+            content["protocol"] += f", rule {rule}"
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

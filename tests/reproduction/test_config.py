@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -164,6 +165,17 @@ def test_a_parameter_that_came_later_leaves_earlier_hashes_alone():
     assert RunConfig().sha256 == hashlib.sha256(content.encode()).hexdigest()
     changes = ({"recipe": "sg_one"}, {"draw": 1}, {"accumulate": 2}, {"compile": True})
     assert len({RunConfig().sha256, *(RunConfig(**change).sha256 for change in changes)}) == 5
+
+
+def test_a_protocol_with_another_rule_than_before_is_another_run(monkeypatch):
+    def hash_under(name: str, rule: int) -> str:
+        monkeypatch.setitem(PROTOCOLS, name, replace(PROTOCOLS[name], rule=rule))
+        return RunConfig(protocol=name).sha256
+
+    asked = {name: RunConfig(protocol=name).sha256 for name in PROTOCOLS}
+    changed = {name for name, sha256 in asked.items() if sha256 != hash_under(name, 1)}
+    assert changed == {"hsnet"}, "its truth became the release's own"
+    assert len({hash_under("toy", rule) for rule in (1, 2, 3)}) == 3
 
 
 def test_a_data_set_without_source_or_targets_named_brings_its_own():
