@@ -35,9 +35,10 @@ def evaluate(
     """The pixel counts of `method` on all episodes of a manifest, or images of a set; `.compute()` makes scores of
     them.
 
-    The method is in eval mode meanwhile and gets its mode back. The result does not depend on `batch_size`, by default
-    `questions_at_once`. A source that can shows images and truth as the protocol has them. One that scores at original
-    sizes needs episodes with `query_originals`, and a method that gives scores; ValueError else.
+    The method is in eval mode meanwhile and gets its mode back. Any `batch_size` gives the same up to rounding; the
+    default is `questions_at_once`, which answers one question more. `progress` leaves a line that names it. A source
+    that can shows images and truth as the protocol has them. One that scores at original sizes needs episodes with
+    `query_originals`, and a method that gives scores; ValueError else.
 
     A manifest that shows images again is answered without running the backbone on them again, where the method splits
     into `encode` and `decode`: what was encoded is kept on `device`, at most `keep_bytes` of supports and as many of
@@ -47,16 +48,16 @@ def evaluate(
     rule = protocol_named(protocol)
     if isinstance(episodes, ImageSet):
         if rule.of_episodes:
-            raise ValueError(f"Images of a set are scored at the input's size, not by {protocol!r}. Choose another.")
+            raise ValueError(f"{protocol!r} is a rule for episodes; images of a set have no ways. Choose another.")
         meter = SegmentationMeter(episodes.source.class_names)
     else:
         meter = FewShotMeter(dict.fromkeys(c for row in episodes.manifest.rows for c in row.classes), rule.absent)
         if hasattr(episodes.source, "under"):
             episodes = replace(episodes, source=episodes.source.under(rule))
-    was_training = method.training
-    method.to(device).eval()
     method.compute_dtype = dtype
     batch_size = batch_size or questions_at_once(method, episodes, device)
+    was_training = method.training
+    method.to(device).eval()
     predict: Callable[[Any], Prediction] = method.predict
     if keep_bytes and isinstance(episodes, EpisodeSet) and _splits(method):
         reusing = _Reusing(method, episodes.manifest.rows, keep_bytes)
@@ -64,7 +65,7 @@ def evaluate(
     try:
         batches = episodes.batches(batch_size)
         total, title = -(-len(episodes) // batch_size), f"{batch_size} at a time"
-        for episode in tqdm(batches, title, total, leave=False, disable=not progress):
+        for episode in tqdm(batches, title, total, disable=not progress):
             episode = episode.to(device)
             with torch.inference_mode():
                 prediction = predict(episode)
@@ -84,24 +85,32 @@ AT_ONCE = 25
 """Questions that are answered at once, at most."""
 
 ROOM = 2**29
-"""Bytes that answering them may take on a CPU, where more at once are no faster."""
+"""Bytes that answering them may take on a CPU."""
 
 
 def questions_at_once(method: Method, questions: EpisodeSet | ImageSet, device: torch.device | str = "cpu") -> int:
     """How many questions a method answers at once: as many as there is room for, judged by the first one alone.
 
-    AT_ONCE at most. Room is ROOM on a CPU and a quarter of the free memory of a GPU. The method is in eval mode
-    meanwhile, and no random number is used up.
+    AT_ONCE at most. The method is in eval mode meanwhile, and no random number is used up.
     """
     was_training, device = method.training, torch.empty(0, device=device).device
     gpus = [device] if device.type == "cuda" else []
     method.to(device).eval()
-    with torch.random.fork_rng(gpus), torch.inference_mode(), _Peak() as peak:
-        for first in itertools.islice(questions.batches(1), 1):
-            method.predict(first.to(device))
-    method.train(was_training)
-    room = torch.cuda.mem_get_info(device)[0] // 4 if gpus else ROOM
-    return min(AT_ONCE, max(1, room // max(1, peak.bytes)))
+    try:
+        with torch.random.fork_rng(gpus), torch.inference_mode(), _Peak() as peak:
+            for first in itertools.islice(questions.batches(1), 1):
+                method.predict(first.to(device))
+    finally:
+        method.train(was_training)
+    return min(AT_ONCE, max(1, _room(device) // max(1, peak.bytes)))
+
+
+def _room(device: torch.device) -> int:
+    """ROOM on a CPU, on a GPU a quarter of the free memory; what torch holds there without using it is free."""
+    if device.type == "cpu":
+        return ROOM
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + held) // 4
 
 
 class _Peak(TorchDispatchMode):
@@ -219,12 +228,12 @@ def _at_original_size(
     """One query at a time, its scores brought to the size of its original label map.
 
     Of padded inputs first to a square of that map's longer side, corners aligned, as PFENet; the map lies at its upper
-    left, which the input's rounding to cells misses by a pixel or two.
+    left. That the input's shorter side was cut to a multiple of 8 is not undone: up to seven of its pixels are missed.
     """
     if episode.query_originals is None or prediction.scores is None:
         raise ValueError(
-            f"Protocol {rule.name!r} needs episodes with label maps at their original size (name it to `exams` too, or "
-            "open the data set with keep_originals=True) and a method whose predictions carry scores."
+            f"Protocol {rule.name!r} needs label maps at their original size, which sets of real images have (the toy "
+            "world's have one size only), and a method whose predictions carry scores."
         )
     for row, truth in enumerate(episode.query_originals):
         truth = truth.to(prediction.labels.device)[None]
@@ -260,11 +269,12 @@ def evaluate_best(
     return Best(best["step"], best["loss"], meters)
 
 
-def mean_loss(method: Method, images: ImageSet, batch_size: int = 25) -> float:
-    """The cross-entropy of `method` on a set of images, a mean over their labelled pixels; the mode is given back."""
+def mean_loss(method: Method, images: ImageSet, batch_size: int | None = None) -> float:
+    """The cross-entropy of `method` on a set of images, a mean over labelled pixels; mode and batches as `evaluate`."""
+    device = next(method.parameters()).device
+    batch_size = batch_size or questions_at_once(method, images, device)
     was_training, total, pixels = method.training, 0.0, 0
     method.eval()
-    device = next(method.parameters()).device
     with torch.inference_mode():
         for batch in images.batches(batch_size):
             batch = batch.to(device)

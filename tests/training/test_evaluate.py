@@ -3,6 +3,8 @@
 And the protocols of the plans at full scale, on small images in the real formats. About 10 s.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from fsslib.methods.hsnet import HSNet
 from fsslib.methods.prototype import PrototypeNetwork
 from fsslib.reproduction.plans import Plan
 from fsslib.training import evaluate as evaluation
-from fsslib.training.evaluate import evaluate
+from fsslib.training.evaluate import evaluate, mean_loss
 from tests.data.street_fixture import open_drawn_streets
 from tests.data.voc_fixture import draw_voc
 from tests.methods.contract import EPISODIC, SPLIT, small_method
@@ -169,6 +171,41 @@ def test_as_many_are_answered_at_once_as_there_is_room_for(monkeypatch):
     assert method.training
 
 
+def test_what_torch_holds_on_a_gpu_without_using_it_is_room(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8000, 20000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
+    assert evaluation._room(torch.device("cuda", 0)) == (8000 + 4000) // 4
+    assert evaluation._room(torch.device("cpu")) == evaluation.ROOM
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_method_that_cannot_answer_gets_its_mode_back(batch_size, monkeypatch):
+    method = small_method("prototype").train()
+    monkeypatch.setattr(method, "predict", lambda episode: 1 / 0)
+    for ask in (evaluation.questions_at_once, partial(evaluate, batch_size=batch_size, keep_bytes=0)):
+        with pytest.raises(ZeroDivisionError):
+            ask(method, exam())
+        assert method.training
+
+
+def test_the_line_of_the_progress_says_how_many_and_stays(capsys):
+    evaluate(small_method("prototype"), exam(), batch_size=4, progress=True)
+    assert "4 at a time: 100%" in capsys.readouterr().err.rpartition("\r")[2]
+    evaluate(small_method("prototype"), exam(), batch_size=4)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_loss_of_held_out_images_takes_as_many_as_there_is_room_for(monkeypatch):
+    streets = Streets("game", size=32)
+    images, method = ImageSet(streets, streets.ids[:5]), small_method("pixda")
+    expected = mean_loss(method, images, batch_size=2)
+    monkeypatch.setattr(evaluation, "ROOM", 0)
+    calls = watch(images.source, monkeypatch, "images")
+    assert mean_loss(method, images) == pytest.approx(expected, rel=1e-5)
+    assert calls == [1] * 6
+
+
 def test_looking_how_many_leaves_random_numbers_alone():
     method, questions = build_method("rtd", target="random"), exam()
     torch.manual_seed(3)
@@ -211,8 +248,13 @@ def test_the_full_plan_of_streets_scores_them(tmp_path, monkeypatch, source, pro
         assert evaluate(method, exam, protocol).confusion.sum() == (labels != VOID).sum()
 
 
+def test_a_set_of_one_size_has_no_score_at_another():
+    with pytest.raises(ValueError, match=r"'original' needs label maps at their original size.* real images have"):
+        evaluate(small_method("prototype"), exam(), "original")
+
+
 def test_images_of_a_set_are_scored_at_the_inputs_size_only():
     streets = Streets("game", size=32)
     for protocol in ("original", "hsnet", "panet", "pfenet"):
-        with pytest.raises(ValueError, match=f"scored at the input's size, not by '{protocol}'"):
+        with pytest.raises(ValueError, match=f"'{protocol}' is a rule for episodes; images of a set have no ways"):
             evaluate(small_method("pixda"), ImageSet(streets, streets.ids[:1]), protocol)
