@@ -4,7 +4,7 @@
 # beartype looks at one item of a list, chosen anew at every call; jaxtyping binds the names of axes to what is looked at.
 # Together: `levels: list[Float[ndarray, "n"]]` accepts levels of different sizes, whichever are in it, and binds n to
 # the size of the item that came up. A return value or another argument with the same name is then held against that.
-# A function that returns the first of two levels raises in most calls and passes in the others, with the same input.
+# A function that returns the first of two levels raises in three of four calls with the same input, and passes in the others.
 # jaxtyping tries the parameters again when it checks the result, so the dice are thrown twice.
 # Axes that may differ from item to item are written "_", as fsslib does for pyramids of features.
 set -euo pipefail
@@ -48,5 +48,5 @@ alike = share_of_failures(first, [np.zeros(2), np.zeros(2)])
 print(f"  sizes 2 and 3, axis 'n': {100 * shares['n']:.0f} % of equal calls raise; axis '_': {100 * shares['_']:.0f} %")
 print(f"  sizes 2 and 2, axis 'n': {100 * alike:.0f} %")
 assert shares["_"] == alike == 0
-assert 0.2 < shares["n"] < 0.9, "CHANGED: equal calls have equal results"
+assert 0.65 < shares["n"] < 0.85, "CHANGED: no longer 3 of 4 equal calls raise"
 END

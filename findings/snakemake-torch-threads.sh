@@ -11,6 +11,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check snakemake==9.27.1 torch==2.15.0 numpy==2.4.6
+"$folder/venv/bin/python" -W ignore -c 'import sys, torch; sys.exit(not torch.backends.mkl.is_available())' ||
+    { echo "The torch for this machine is built without MKL: nothing of this can be seen here."; exit 1; }
 cat >"$folder/ask.py" <<'END'
 import os
 

@@ -1,5 +1,6 @@
 """The folder findings/: its form, and what fsslib must not do because of one. The scripts are run by hand. 15 s."""
 
+import ast
 import os
 import re
 import subprocess
@@ -11,7 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tests.methods.contract import ALL_METHODS, DEVICE, random_batch, small_method
 
-FOLDER = Path(__file__).parents[1] / "findings"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "findings"
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
 
 
@@ -32,6 +34,16 @@ def test_a_script_has_the_form_that_was_agreed(path):
     assert "CHANGED: " in text
     assert "import fsslib" not in text
     assert "from fsslib" not in text
+
+
+@pytest.mark.parametrize("folder", ["fsslib", "notebooks/lessons"])
+def test_no_picture_is_drawn_with_colours_between_its_pixels(folder):
+    """matplotlib 3.11.2 would smooth label maps at three times their size (matplotlib-at-three-times.sh)."""
+    nodes = [node for path in (ROOT / folder).rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "imshow"]
+    assert calls
+    for call in calls:
+        assert "interpolation='nearest'" in ast.unparse(call), ast.unparse(call)
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)

@@ -241,6 +241,7 @@ def test_a_run_that_was_killed_is_not_said_to_have_never_started(tmp_path, monke
 @pytest.mark.slow
 @pytest.mark.parametrize(("told", "expected"), [(1, 1), (3, 3), (None, 2)])
 def test_a_run_computes_with_as_many_threads_as_the_user_says(project, told, expected):
+    """Snakemake 9.27.1 sets them all, and torch 2.15.0 heeds more than OMP's (snakemake-torch-threads.sh)."""
     project.plan = load(project.folder, "name: tried\nruns:\n  - {label: a, targets: []}\n")
     names = [f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS")]
     project.trains(f"import os; assert [os.environ[n] for n in {names}] == {[str(expected)] * 3}", RECORD)

@@ -213,6 +213,14 @@ def test_a_small_object_is_found_by_its_own_features(tmp_path, x, radius):
     assert any("shown to the network from close by" in note for note in done.notes) == (radius < 20)
 
 
+def test_an_object_that_fills_its_picture_is_shown_by_its_middle():
+    """SciPy 1.17.1 by itself finds such an object deepest in the lower right (scipy-distance-without-background.sh)."""
+    picture = torch.from_numpy(np.indices((200, 200, 1)).reshape(3, 200, 200).astype(np.uint8))
+    (rows, columns, _), labels = module._from_close_by(picture, torch.ones(200, 200, dtype=torch.uint8), size=8)
+    assert labels.shape == (80, 80)
+    assert rows[:, 0].tolist() == columns[0].tolist() == list(range(59, 139))
+
+
 def test_a_mask_of_the_support_is_no_picture(photos, tmp_path):
     picture, mask = pair(photos, 0)
     drawn = photos / "label.png"
