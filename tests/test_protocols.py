@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fsslib.data.coco import Coco, Picture, paint, read_instances
-from fsslib.data.decode import DataError, fitted, read_label_map
+from fsslib.data.decode import fitted, read_label_map
 from fsslib.data.fss1000 import Fss1000, class_ids
+from fsslib.data.joined import joined
 from fsslib.data.manifests import hsnet_pascal
 from fsslib.data.names import class_id
 from fsslib.data.pascal import PascalVOC
@@ -135,7 +136,7 @@ class Recites(Method):
 
 
 def fingerprint(maps: torch.Tensor | np.ndarray) -> int:
-    """A number that tells maps apart that differ in any pixel, or in the place of one."""
+    """A number that changes with any pixel, and with two that are exchanged unless 251 k places apart."""
     flat = torch.as_tensor(maps).flatten().long()
     return int((flat * (torch.arange(len(flat)) % 251 + 1)).sum())
 
@@ -212,14 +213,11 @@ def test_hsnets_truth_masks_and_counts_on_coco(tmp_path):
     assert torch.equal(again.query_labels, everything(EpisodeSet(images, EpisodeManifest(tuple(rows)))).query_labels)
 
 
-def test_the_painting_order_is_an_option_with_label_maps_of_its_own(tmp_path):
+def test_the_painting_order_is_the_protocols_with_label_maps_of_its_own(tmp_path):
     pytest.importorskip("pycocotools")
     objects = draw_coco(tmp_path)
-
-    def opened(on_top: str) -> Coco:
-        return Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache", on_top=on_top)
-
-    smaller, later = opened("smaller"), opened("later")
+    smaller = Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache").cached(tmp_path / "pixels")
+    later = smaller.under(PROTOCOLS["hsnet"])
     assert smaller.label_maps != later.label_maps
     ids = {category: class_id(name) for category, name in COCO_NAMES.items()}
     for (name, drawn), (height, width) in zip(objects.items(), SHAPES):
@@ -232,8 +230,23 @@ def test_the_painting_order_is_an_option_with_label_maps_of_its_own(tmp_path):
     assert some.label_maps == later.label_maps
     assert some.ids == smaller.ids[:2]
     assert torch.equal(some.original(some.ids[0])[1], later.original(some.ids[0])[1])
-    with pytest.raises(DataError, match='on top lies the "smaller" or the "later" object; asked for \'first\''):
-        opened("first")
+    assert later._pixels is None
+    assert later.under(PROTOCOLS["square"])._pixels is smaller._pixels is not None
+    with pytest.raises(ValueError, match='on top lies the "smaller" or the "later" object; asked for \'first\''):
+        paint(Picture("a.jpg", 2, 3), {}, "first")
+
+
+def test_a_joined_set_has_cocos_painting_order_by_the_protocol_too(voc, tmp_path):
+    pytest.importorskip("pycocotools")
+    draw_coco(tmp_path)
+    coco = Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache")
+    both = joined((voc[0], coco), name="both", domain="photo").without_classes((2,))
+    seen, image_id = both.under(PROTOCOLS["hsnet"]), f"coco/{coco.ids[0]}"
+    assert (seen.fit, seen.contents, seen.under(PROTOCOLS["hsnet"])) == ("corner", both.contents, seen)
+    later = coco.under(PROTOCOLS["hsnet"]).original(coco.ids[0])[1]
+    assert torch.equal(seen.original(image_id)[1], later)
+    assert torch.equal(seen.under(PROTOCOLS["square"]).original(image_id)[1], coco.original(coco.ids[0])[1])
+    assert not torch.equal(both.original(image_id)[1], later)
 
 
 def test_crowds_are_void_here_and_objects_in_hsnets_order():
@@ -375,6 +388,11 @@ def test_pfenets_counts_at_each_querys_own_size(voc):
         [0.0996, 0.1449, 0.0773, 0.1477, 0.1031], abs=1e-4
     )
     assert (score.miou, score.fb_iou) == pytest.approx((0.11454705, 0.29317805), abs=1e-5)
+    small = torch.zeros(3, 338, 500, dtype=torch.uint8)
+    rows = (fitted(small, small[0], 473, "padded")[1] != VOID).any(1).sum()
+    assert (rows, 338 * 473 // 500) == (312, 319), "seven rows of the input are cut, as `_at_original_size` says"
+    with pytest.raises(ValueError, match=r"8 pixels at least.*found size 7"):
+        fitted(small, small[0], 7, "padded")
     straight = score_of(voc[0], pfenet_questions(), "original", answers(9))
     assert (straight.binary - meter.binary).abs().max() > 100
 

@@ -242,12 +242,15 @@ def fitted(
     "square" is `resize_image` and `resize_labels`. "corner" takes the upper left label of each cell, as HSNet. "padded"
     is PFENet's: the longer side becomes `size` and the other as much, both cut to multiples of 8 and at least that; no
     antialiasing; to the right and below black, and void. PFENet keeps fractions of the 8 bits that images have here.
+    Raises ValueError for that below 8 pixels.
     """
     if fit == "square":
         return resize_image(image, size), resize_labels(labels, size)
     if fit == "corner":
         corner = F.interpolate(labels[None, None].float(), (size, size), mode="nearest")[0, 0]
         return resize_image(image, size), corner.to(labels.dtype)
+    if size < 8:
+        raise ValueError(f"Padded images have 8 pixels at least, one cell of the network's grid; found size {size}.")
     longest = max(labels.shape)
     sides = [max(8, (size if side == longest else int(side * (size / longest))) // 8 * 8) for side in labels.shape]
     # The label at the upper left, in OpenCV's arithmetic: for some sizes others round otherwise.

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fsslib.data.images import LabelledImageSet
+from fsslib.metrics import Protocol
 
 
 def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> LabelledImageSet:
@@ -45,7 +46,7 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         images, own_id = origins[image_id]
         return image_id if images.group_of is None else f"{images.name}/{images.group_of(own_id)}"
 
-    together = LabelledImageSet(
+    together = _Joined(
         {image_id: images.contents[own_id] for image_id, (images, own_id) in origins.items()},
         load,
         dict(sorted(class_names.items())),
@@ -57,8 +58,20 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         files_of=files_of if all(images.files_of for images in sets) else None,
         class_of={i: images.class_of[own] for i, (images, own) in origins.items() if own in images.class_of},
     )
-    together._pixels = _JoinedPixels(origins)
+    together._pixels, together.sets = _JoinedPixels(origins), sets
     return together
+
+
+class _Joined(LabelledImageSet):
+    sets: Sequence[LabelledImageSet]
+
+    def under(self, protocol: Protocol) -> LabelledImageSet:
+        """Joined anew from the sets as the protocol has each of them."""
+        parts = [images.under(protocol) for images in self.sets]
+        if all(part is images for part, images in zip(parts, self.sets)):
+            return super().under(protocol)
+        seen = joined(parts, name=self.name, domain=self.domain).restricted(self.ids)
+        return LabelledImageSet.under(seen, protocol)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Benchmarks as their papers cut them: the classes of a fold, and the lists of (image, class) pairs.
 
 Lists are made from label maps by rule, so that nothing is taken on trust: what released code publishes is held against
-what the rule gives. The rules were read from the code of OSLSM, PFENet and HSNet and checked on the images at hand;
-where one is a guess, its docstring says so. `fsslib.data.manifests` draws test episodes from such lists.
+what the rule gives. The rules were read from the code of OSLSM, PFENet and HSNet and checked on small copies of
+566 images of VOC and 128 of COCO; where one is a guess, its docstring says so. `fsslib.data.manifests` draws test
+episodes from such lists.
 """
 
 import hashlib
@@ -119,7 +120,7 @@ ON_GRID = PairRule(3, first=1, step=32)
 """The unwritten rule behind HSNet's PASCAL lists, trn and val: OSLSM's filter of small objects, which shrinks a mask to
 1/32 (nearest) and keeps what has more than two pixels left. Thin or unluckily placed objects go, whatever their area.
 
-Of the 566 VOC images at hand, kept at 320 of their 500 pixels, 74 of 1,104 pairs are not in HSNet's lists (14 of them
+Of 566 VOC images, kept at 320 of their 500 pixels, 74 of 1,104 pairs are not in HSNet's lists (14 of them
 in val). The shrunken maps leave it open for 43 pairs on which side of the rule they are; all 1,061 others agree with
 it. The best threshold on the area contradicts 24. Which pixel of a cell is taken (0 or 1, and so a few pairs of a full
 list) hangs on rounding errors of the library used at the time."""
@@ -128,8 +129,8 @@ BY_AREA = PairRule(2048)
 """PFENet's and BAM's rule, at the label map's own size: 2 x 32 x 32 pixels, meant as OSLSM's and not the same.
 
 HSNet's COCO lists follow it too, on label maps in which later objects lie on top (`coco_label_maps`): they have as many
-images as BAM's, and of 123 pairs in the 39 of their images at hand, kept at 300 of 640 pixels, two disagree, by 4 and
-11 % of the threshold."""
+images as BAM's, and of 123 pairs in the 39 of their images among 128 of train2017, kept at 300 of 640 pixels, two
+disagree."""
 
 PUBLISHED_PAIRS = {
     ("pascal", "trn"): (2286, 3425, 5883, 2086),
@@ -164,7 +165,7 @@ def label_maps(images: LabelledImageSet) -> Iterator[tuple[str, Tensor]]:
 
 
 def coco_label_maps(annotations: Path) -> Iterator[tuple[str, Tensor]]:
-    """Each image's id and label map as HSNet and PFENet have it: later objects of the JSON on top (`paint`).
+    """Each image's id and label map as HSNet has it: later objects of the JSON on top (`paint`).
 
     Without the images: to judge lists by. Raises DataError as `read_instances`, and for what cannot be painted.
     """

@@ -60,21 +60,20 @@ class FewShotTask:
         paper); `seed` is then of no account. Raises DataError for a domain that has none, and ValueError under a
         protocol that scores at the label maps' own size for a domain that is drawn at one.
         """
-        found, rule = {}, protocol_named(protocol)
+        manifests, rule = {}, protocol_named(protocol)
         for domain, images in self.tests.items():
-            if hasattr(images, "under"):
-                images = images.under(rule)
-            elif rule.labels_at == "original":
+            if rule.labels_at == "original" and not hasattr(images, "under"):
                 raise ValueError(f"{domain} has no label maps at a size of their own. Choose another protocol.")
             if rule.episodes != "own":
-                manifest = self._published(domain, images, rule.episodes, episodes, ways, shots)
+                manifests[domain] = self._published(domain, images, rule.episodes, episodes, ways, shots)
             else:
                 classes = self.classes_in(domain)
                 rows = images.sample(classes, episodes, ways=ways, shots=shots, seed=seed, presence_probability=1.0)
                 about = {"data": images.name, "domain": domain, "seed": seed}
-                manifest = EpisodeManifest(tuple(rows), about)
-            found[domain] = EpisodeSet(images, manifest)
-        return found
+                manifests[domain] = EpisodeManifest(tuple(rows), about)
+        # Only when nothing is refused: COCO's label maps may have to be painted for it.
+        seen = {d: images.under(rule) if hasattr(images, "under") else images for d, images in self.tests.items()}
+        return {domain: EpisodeSet(seen[domain], manifest) for domain, manifest in manifests.items()}
 
     def _published(
         self, domain: str, images: EpisodeSource, whose: str, episodes: int, ways: int, shots: int
@@ -91,9 +90,13 @@ class FewShotTask:
             )
         name, fold = self.benchmarks[domain]
         if whose == "pfenet":
-            val = [i for i in pascal.read_lists(images.folder, ("val",)) if i in images.contents]
+            if name != "pascal":
+                raise DataError(f"PFENet's episodes are drawn from VOC's val list, which {name} has not. Choose hsnet.")
+            listed = pascal.read_lists(images.folder, ("val",))
+            val = [i for i in listed if i in images.contents]
             areas = {i: splits.BY_AREA.counts(images.original(i)[1]) for i in val}
             classes, about = splits.pascal_fold(fold), {"data": name, "fold": str(fold)}
+            about["present"] = f"{len(val)} of {len(listed)} images"
             return manifests.pfenet(areas, classes, shots=shots, episodes=episodes, **about)
         manifest = manifests.present(manifests.frozen(name, whose, shots=shots, fold=fold), images.ids)
         return EpisodeManifest(manifest.rows[:episodes], manifest.about)
@@ -164,7 +167,7 @@ class AdaptationTask:
         Raises ValueError for a protocol of episodes, and for one that scores elsewhere than at the input's size.
         """
         if protocol_named(protocol).of_episodes:
-            raise ValueError(f"Streets are scored at the input's size, not by {protocol!r}. Choose another protocol.")
+            raise ValueError(f"{protocol!r} is a rule for episodes; images of a set have no ways. Choose another.")
         return {domain: ImageSet(images.source, images.ids[:episodes]) for domain, images in self.tests.items()}
 
     def describe(self) -> str:

@@ -184,7 +184,7 @@ def test_few_shot_exams_are_those_that_were_always_asked():
     assert task.method_options == {}
 
 
-def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path):
+def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path, monkeypatch):
     rows = frozen("pascal", "hsnet", shots=1, fold=1).rows[:2]
     ids = sorted({image_id for row in rows for image_id in (row.query, *row.supports[0])})
     for image_id in ids:
@@ -199,6 +199,10 @@ def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path):
         task.exams(1, ways=2, protocol="hsnet")
     with pytest.raises(DataError, match="there for no domain of this task; found 1 ways in photo"):
         FewShotTask(voc, (), {"photo": voc}, (1,)).exams(1, protocol="hsnet")
+    target = FewShotTask(voc, (), {"photo": voc, "other": voc}, (1,), benchmarks={"photo": ("pascal", 1)})
+    monkeypatch.setattr(PascalVOC, "under", lambda *_: pytest.fail("no label map is made before all is granted"))
+    with pytest.raises(DataError, match="there for photo; found 1 ways in other"):
+        target.exams(1, protocol="hsnet")
     assert open_task("toy").benchmarks == {}
 
 
@@ -210,7 +214,15 @@ def test_the_protocol_of_pfenet_draws_from_the_val_list_by_its_rule(tmp_path):
     task = FewShotTask(voc, (), {"photo": voc}, (1,), benchmarks={"photo": ("pascal", 0)})
     exam = task.exams(20, seed="any", protocol="pfenet")["photo"]
     areas = {i: {c: int((labels == c).sum()) for c in (1, 2, 3, 4, 5) if c in labels} for i, labels in maps.items()}
-    assert exam.manifest == pfenet(areas, (1, 2, 3, 4, 5), shots=1, episodes=20, data="pascal", fold="0")
+    about = {"data": "pascal", "fold": "0", "present": f"{len(maps)} of {len(maps)} images"}
+    assert exam.manifest == pfenet(areas, (1, 2, 3, 4, 5), shots=1, episodes=20, **about)
+    fewer = voc.restricted(voc.ids[2:])
+    task = FewShotTask(voc, (), {"photo": fewer}, (1,), benchmarks={"photo": ("pascal", 0)})
+    about = task.exams(20, protocol="pfenet")["photo"].manifest.about
+    assert about["present"] == f"{len(maps) - 1} of {len(maps)} images"
+    task = FewShotTask(voc, (), {"photo": voc}, (1,), benchmarks={"photo": ("coco", 0)})
+    with pytest.raises(DataError, match=r"drawn from VOC's val list, which coco has not"):
+        task.exams(20, protocol="pfenet")
     (batch,) = exam.batches(20)
     assert batch.query_labels[0, -1].unique().tolist() == [VOID]
     assert batch.query_originals[0].shape == maps[exam.manifest.rows[0].query].shape
@@ -220,7 +232,7 @@ def test_what_has_one_size_only_is_not_asked_for_another():
     with pytest.raises(ValueError, match=r"photo has no label maps at a size of their own\. Choose another protocol"):
         open_task("toy").exams(1, protocol="original")
     for protocol in ("original", "hsnet", "panet", "pfenet"):
-        with pytest.raises(ValueError, match=f"scored at the input's size, not by '{protocol}'"):
+        with pytest.raises(ValueError, match=f"'{protocol}' is a rule for episodes; images of a set have no ways"):
             open_task("streets", source="game").exams(1, protocol=protocol)
 
 
