@@ -80,9 +80,8 @@ def deeplab_v2_resnet101(num_classes: int, *, weights: str | Path = "none", as_r
     without the padding of `DeepLab`. Scale and shift of batch norm take no gradient; its statistics do follow the data.
 
     The release does not pad (`as_released`). That moves a pixel by one at most, but the trunk then sees its own zeros
-    beyond the right and lower edge. With ResNet-18's ImageNet weights up to layer3 and this pool, the features of ten
-    photographs at 512x1024 change by 14 % of their length, all of it within 14 cells of these edges; ResNet-101 looks
-    further.
+    beyond the right and lower edge: features change as far from these edges as it looks, a long way in ResNet-101
+    (`test_as_released_looks_at_the_image_as_it_is`).
 
     The release has a second head on layer3, whose output enters no loss; it is left out. `weights` as in
     `build_backbone`: torchvision's were trained with the strides on the 3x3 convolutions, the papers' in Caffe's layout

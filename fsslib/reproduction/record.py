@@ -53,6 +53,7 @@ def write_result(experiment: "Experiment", *, seconds: float, best: Best | None 
         "config_sha256": config.sha256,
         "classes": _classes(experiment.task),
         "scores": {domain: _score(folder, domain, exams[domain], meter) for domain, meter in meters.items()},
+        "at_once": experiment.at_once,
         "best": None if best is None else _best(best, exams),
         "floors": {
             "by_domain": {domain: meter.without_looking() for domain, meter in meters.items()},

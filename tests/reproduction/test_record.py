@@ -41,7 +41,7 @@ def parts(folder):
     history.rows += [{"step": s, "phase": 0, "segmentation": 1.0 / (s + 1)} for s in range(60)]
     method = build_method("prototype")
     made = {"config": config, "task": task, "method": method, "history": history, "exams": exams, "meters": meters}
-    return made | {"device": "cpu"}
+    return made | {"device": "cpu", "at_once": {"photo": 4, "night": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def test_the_record_holds_what_a_number_needs(parts, path):
     assert len(content["classes"]["train"]) == 15
     assert list(content["scores"]) == ["photo", "night"]
     assert content["scores"]["night"]["manifest_sha256"] == parts["exams"]["night"].manifest.sha256
+    assert content["at_once"] == parts["at_once"]
     assert content["training"]["steps"] == 60
     assert content["training"]["final"]["segmentation"] == pytest.approx(sum(1 / s for s in range(11, 61)) / 50)
     assert [row["step"] for row in content["training"]["tail"]] == list(range(50, 60))
