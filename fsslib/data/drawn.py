@@ -286,7 +286,12 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
     if not others.size:
         return codes != 0, rule
     if not found.rule and not is_label_map(codes, found.seen, len(found.present)):
-        middle = middle_of_two_tones(found.seen, len(found.present), file)
+        middle, spots = middle_of_two_tones(found.seen, len(found.present), file)
+        if spots:
+            found.remarks.append(
+                f"{file.name} has {spots} spot(s) less than half as bright as the rest, which are left out. Paint all "
+                "objects in one tone."
+            )
         if choose is not None:
             raise DataError(f"{file} has no classes to choose from: it is blurred, or was a JPEG, with two tones.")
         return found.seen >= middle, "what is at least half as bright as the brightest pixel"

@@ -19,6 +19,7 @@ BOTH = LEFT | RIGHT
 RIM = ((X - 45) ** 2 + (Y - 60) ** 2 <= 34**2) & ~LEFT
 VOC = np.where(RIM, 255, LEFT * 15)
 LABELS = np.where(RIM, 255, LEFT * 1)
+DOT = (X - 115) ** 2 + (Y - 60) ** 2 < 4**2
 BOX = (X >= 20) & (X < 100) & (Y >= 30) & (Y < 90)
 
 
@@ -172,6 +173,12 @@ UNDERSTOOD = {
         BOTH,
         None,
     ),
+    "a small dark object in a JPEG": (image(grey(LEFT * 255 + DOT * 40), "jpg", quality=90), LEFT, "has 1 spot(s)"),
+    "a small dark object, blurred": (
+        image(grey(LEFT * 255 + DOT * 120).filter(ImageFilter.GaussianBlur(1))),
+        LEFT,
+        "has 1 spot(s)",
+    ),
     # transparency
     "a transparent margin": (image(rgba(coloured(LEFT * 1, [(0,) * 3, (255,) * 3]), BOX * 255)), LEFT & BOX, "margin"),
     "a colour on black in a transparent margin": (
@@ -253,6 +260,11 @@ REFUSED = {
     "numbers in a JPEG": (image(grey(TWO), "jpg"), "numbers do not outlive a JPEG"),
     "a label map in a JPEG": (via(grey(LEFT * 90 + RIGHT * 250), "jpg", quality=80), "several tones with blurred"),
     "a label map made smaller": (image(grey(TWO * 120).resize((99, 99)).resize((WIDTH, HEIGHT))), "several tones"),
+    "VOC's numbers in a JPEG": (image(grey(VOC), "jpg", quality=95), "several tones"),
+    "VOC's numbers in a lossy WebP": (image(grey(VOC), "webp"), "several tones"),
+    "VOC's numbers, blurred": (image(grey(VOC).filter(ImageFilter.GaussianBlur(0.7))), "several tones"),
+    "VOC's numbers, rotated": (image(grey(VOC).rotate(1, Image.BICUBIC)), "several tones"),
+    "a dark object in a JPEG": (image(grey(LEFT * 255 + RIGHT * 10), "jpg", quality=75), "several tones"),
     "one pixel more": (image(grey(np.pad(LEFT, ((0, 0), (0, 1))) * 255)), "is 161 x 120 pixels, its picture"),
     "one pixel less": (array(LEFT[1:]), "is 160 x 119 pixels"),
     "several pages": (pages, "holds 2 pages"),
