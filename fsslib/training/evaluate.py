@@ -106,8 +106,8 @@ def questions_at_once(method: Method, questions: EpisodeSet | ImageSet, device: 
 
 
 def _room(device: torch.device) -> int:
-    """ROOM on a CPU, on a GPU a quarter of the free memory; what torch holds there without using it is free."""
-    if device.type == "cpu":
+    """A quarter of the free memory of a GPU, what torch holds there without using it among it; ROOM elsewhere."""
+    if device.type != "cuda":
         return ROOM
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (torch.cuda.mem_get_info(device)[0] + held) // 4

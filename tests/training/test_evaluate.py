@@ -176,7 +176,7 @@ def test_what_torch_holds_on_a_gpu_without_using_it_is_room(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     assert evaluation._room(torch.device("cuda", 0)) == (8000 + 4000) // 4
-    assert evaluation._room(torch.device("cpu")) == evaluation.ROOM
+    assert evaluation._room(torch.device("cpu")) == evaluation._room(torch.device("mps")) == evaluation.ROOM
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
