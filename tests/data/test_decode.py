@@ -316,22 +316,33 @@ def test_other_maps_of_colours_are_refused(tmp_path, kind):
         colour_codes(tmp_path / "mask")
 
 
-BRIGHT = RAMP >= 128
+BRIGHT = np.repeat(RAMP, 4, axis=0) >= 128
+SOFT = np.where(np.arange(16)[:, None] == 8, np.arange(256), BRIGHT * 255)
 MASKS = {
-    "soft, 8 bits": encoded(RAMP.astype(np.uint8)),
-    "soft, 12 bits in 16": encoded((-(-RAMP * 4095 // 255)).astype(np.uint16)),
-    "soft, 16 bits": encoded((RAMP * 257).astype(np.uint16)),
-    "soft, 8 bits in 16": encoded(RAMP.astype(np.uint16)),
-    "soft, 48 bits": deep_png(grey(RAMP * 257)),
+    "soft, 8 bits": encoded(SOFT.astype(np.uint8)),
+    "soft, 12 bits in 16": encoded((-(-SOFT * 4095 // 255)).astype(np.uint16)),
+    "soft, 16 bits": encoded((SOFT * 257).astype(np.uint16)),
+    "soft, 8 bits in 16": encoded(SOFT.astype(np.uint16)),
+    "soft, 48 bits": deep_png(grey(SOFT * 257)),
+    "grey of 128": encoded(BRIGHT * np.uint8(128)),
+    "dots of grey": encoded(np.where(BRIGHT, 255, (np.indices(BRIGHT.shape) % 4 == 0).all(0) * 99).astype(np.uint8)),
+    "JPEG": encoded(BRIGHT * np.uint8(255), "JPEG", quality=30),
     "1 bit": encoded(BRIGHT.astype(np.uint8) * 255, mode="1"),
     "black cut out": encoded(np.dstack([grey(BRIGHT * 255), BRIGHT * 255]).astype(np.uint8)),
 }
+TWO = np.tile(np.arange(64) // 16 % 3, (20, 1))
 INK = np.where(BRIGHT[..., None], 0, 255)
 NO_MASKS = {
-    "white cut out": (np.dstack([np.full((*RAMP.shape, 3), 255), BRIGHT * 255]).astype(np.uint8), None, "transparent"),
-    "black ink on nothing": (np.dstack([grey(RAMP * 0), BRIGHT * 255]).astype(np.uint8), None, "transparent"),
+    "white cut out": (np.dstack([grey(BRIGHT | 1) * 255, BRIGHT * 255]).astype(np.uint8), None, "transparent"),
+    "black ink on nothing": (np.dstack([grey(BRIGHT * 0), BRIGHT * 255]).astype(np.uint8), None, "transparent"),
     "VOC's palette": ((RAMP > 250) * 15 + ((RAMP > 248) & (RAMP < 251)) * 255, VOC, "palette"),
     "fractions": ((RAMP / 255).astype(np.float32), None, "fractions"),
+    "a photograph in grey": (NOISE[..., 0], None, "picture in greys"),
+    "the image beside black": (np.where(BRIGHT, RAMP[0], 0).astype(np.uint8), None, "picture in greys"),
+    "grey of 100 beside white": (np.choose(TWO, (0, 255, 100)).astype(np.uint8), None, "a tone of 100 "),
+    "red beside white": (np.choose(TWO[..., None], (0, 255, (255, 0, 0))).astype(np.uint8), None, "a tone of 76 "),
+    "a number beside white": (np.choose(TWO, (0, 255, 7)).astype(np.uint8), None, "a tone of 7 "),
+    "255 beside 65535": (np.choose(TWO, (0, 65535, 255)).astype(np.uint16), None, "a tone of 1 "),
 }
 
 

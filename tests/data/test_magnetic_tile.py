@@ -37,7 +37,7 @@ def add_tile(
     Image.fromarray(photograph.astype(np.uint8)).save(folder / f"{name}{suffixes[0]}", format="JPEG", quality=95)
     values = np.where(marked, 255, 0)
     if mode == "L":
-        values = np.where(marked, rng.integers(128, 256, size), rng.integers(0, 128, size))
+        values = np.where(marked, rng.integers(224, 256, size), rng.integers(0, 32, size))
     Image.fromarray(values.astype(np.uint8)).convert(mode).save(folder / f"{name}{suffixes[1]}", format="PNG")
     return marked
 

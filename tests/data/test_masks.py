@@ -70,6 +70,7 @@ def test_masks_with_soft_edges_are_split_as_released_loaders_do(tmp_path):
     # The elephants of FSS-1000: RGBA, with colours that differ a little at the edges.
     values = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).repeat(4, axis=2)
     values[..., :3] += np.random.default_rng(1).integers(-9, 10, (64, 64, 3))
+    values[:, :24], values[:, 32:] = 0, 255
     values[..., 3] = 255
     path = tmp_path / "mask.png"
     Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
@@ -430,3 +431,13 @@ def test_real_images_are_all_there_and_make_episodes(real):
     for data in real:
         data.check()
         data.episode(data.sample(list(data.class_names), 6, shots=4)).check_values()
+
+
+@pytest.mark.realdata
+def test_no_real_image_passes_for_its_mask_in_grey_or_in_colour(real, tmp_path):
+    for path in (path for data in real for i in data.ids for path in data.files_of(i)[:1]):
+        with Image.open(path) as image:
+            for mode in ("L", "RGB"):
+                image.convert(mode).save(tmp_path / "mask.png")
+                with pytest.raises(DataError, match="is a picture in|a tone of"):
+                    read_mask(tmp_path / "mask.png")
