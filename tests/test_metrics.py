@@ -200,7 +200,7 @@ def test_exact_ratio_counts_right_presence_claims():
     told = FewShotMeter([3])
     told.update(torch.tensor([[[1, 1]], [[0, 1]]]), labels, torch.tensor([[3], [3]]), torch.tensor([[True], [False]]))
     assert told.compute().exact_ratio == 1.0
-    told.update(labels[:1], labels[:1] * 0 + VOID, torch.tensor([[3]]))
+    told.update(labels[:1], labels[:1] * 0 + VOID, torch.tensor([[3]]), torch.tensor([[True]]))
     assert (told.compute().exact_ratio, told.compute().episodes) == (1.0, 3), "of a void episode no claim is wrong"
 
 
