@@ -14,8 +14,8 @@ from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from fsslib.data.decode import DataError, as_rgb, voc_palette
-from fsslib.data.flatness import is_drawn, is_label_map, middle_of_two_tones
+from fsslib.data.decode import DataError, as_rgb, in_8_bits, voc_palette
+from fsslib.data.flatness import SPOT, is_drawn, is_label_map, middle_of_two_tones, plain
 from fsslib.data.names import CLASS_NAMES
 from fsslib.data.outlines import read_outlines
 from fsslib.episodes import VOID
@@ -183,7 +183,8 @@ def _read(
         return _numbers(flat, file)
 
     def understand(opened: Image.Image) -> _Map:
-        image = ImageOps.exif_transpose(opened)
+        deep = ";16" in str(getattr(opened, "tile", "")) and opened.mode in ("RGB", "RGBA", "LA")
+        image = in_8_bits(opened, file, upright=True) if deep else ImageOps.exif_transpose(opened)
         found = _picture(image, file, choose)
         if opened.format == "JPEG" and 0 < found.seen.max() <= LAST_CLASS:
             raise DataError(f"{file} is next to black: numbers do not outlive a JPEG. Save the mask as PNG.")
@@ -234,10 +235,15 @@ def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
     remarks = []
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
-        opaque, image = pixels[..., 3] >= 128, image.convert("RGB")
+        alpha, image = pixels[..., 3], image.convert("RGB")
+        # A layer of 40 % has no more at its most opaque.
+        opaque = alpha.astype(np.int16) * 2 >= max(1, alpha.max())
+        if ((alpha >= SPOT) & ~opaque & plain(alpha)).any():
+            raise DataError(f"{file} has objects of several opacities. Save it with all layers at 100 %.")
         if opaque.any() and not opaque.all():
             black, white = ((pixels[opaque][:, :3] == value).all(1).mean() for value in (0, 255))
-            if (black > 0.01 and black + white > 0.95 and white > 0) or 0.3 < black < 0.99:
+            much = 0.3 if opaque.mean() < 0.9 else 0.1
+            if (black > 0.01 and black + white > 0.95 and white > 0) or much < black < 0.99:
                 remarks.append(f"{file.name} has black inside a transparent margin: both count as background.")
             elif choose is None:
                 return _Map(opaque, opaque, np.arange(2), lambda code: (), ~opaque & opaque, "what is not transparent")

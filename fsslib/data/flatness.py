@@ -51,6 +51,11 @@ def still(values: Values) -> Pixels:
     return found
 
 
+def plain(values: Values) -> Pixels:
+    """Pixels around which all are equal."""
+    return maximum_filter(values, PLAIN) == minimum_filter(values, PLAIN)
+
+
 def is_drawn(dark: Pixels, bright: Pixels, values: Values) -> bool:
     """Whether pixels that are nearly black were meant, and are not what a lossy format left beside bright ones."""
     return bool(still(values)[dark].mean() > 0.5 and dark.sum() >= 0.01 * bright.sum())
@@ -116,8 +121,7 @@ def middle_of_two_tones(seen: Values, distinct: int, file: Path) -> tuple[float,
         )
     floor = np.bincount(level[level < 128], minlength=1).argmax()
     above = np.abs(level.astype(np.int16) - floor)
-    plain = (level < 128) & (above > 1) & (maximum_filter(level, PLAIN) == minimum_filter(level, PLAIN))
-    if above[plain].sum() > LOST * level.size:
+    if above[(level < 128) & (above > 1) & plain(level)].sum() > LOST * level.size:
         raise DataError(several)
     parts, count = label(level >= floor + SPOT)
     brightest, areas = maximum(level, parts, range(1, count + 1)), np.bincount(parts.ravel())[1:]

@@ -19,6 +19,8 @@ BOTH = LEFT | RIGHT
 RIM = ((X - 45) ** 2 + (Y - 60) ** 2 <= 34**2) & ~LEFT
 VOC = np.where(RIM, 255, LEFT * 15)
 LABELS = np.where(RIM, 255, LEFT * 1)
+LARGE = (X >= 12) & (X < 148) & (Y >= 8) & (Y < 112)
+CORNER = (X < 8) & (Y < 8)
 DOT = (X - 115) ** 2 + (Y - 60) ** 2 < 4**2
 BOX = (X >= 20) & (X < 100) & (Y >= 30) & (Y < 90)
 
@@ -187,6 +189,13 @@ UNDERSTOOD = {
         "margin",
     ),
     "colour where it is transparent": (image(rgba(np.full((HEIGHT, WIDTH, 3), 255), LEFT * 255)), LEFT, None),
+    "a layer of 40 %": (image(rgba(np.full((HEIGHT, WIDTH, 3), (255, 0, 0)), LEFT * 102)), LEFT, None),
+    "a black layer of 40 %": (image(rgba(np.zeros((HEIGHT, WIDTH, 3)), LEFT * 102)), LEFT, None),
+    "a large object on black with transparent corners": (
+        image(rgba(coloured(LARGE, PAINT), 255 - CORNER * 255)),
+        LARGE,
+        "margin",
+    ),
     "all transparent": (image(rgba(coloured(LEFT * 1, PAINT), 0 * LEFT)), LEFT, None),
     "a transparent entry of a palette": (image(paletted(LEFT, PAINT[::-1]), transparency=0), LEFT, None),
     # no black
@@ -265,6 +274,8 @@ REFUSED = {
     "VOC's numbers, blurred": (image(grey(VOC).filter(ImageFilter.GaussianBlur(0.7))), "several tones"),
     "VOC's numbers, rotated": (image(grey(VOC).rotate(1, Image.BICUBIC)), "several tones"),
     "a dark object in a JPEG": (image(grey(LEFT * 255 + RIGHT * 10), "jpg", quality=75), "several tones"),
+    "numbers of 48 bits": (deep_png(LEFT * 1), "colours of 16 bits and uses fewer"),
+    "two layers": (image(rgba(coloured(LEFT, PAINT), LEFT * 255 + RIGHT * 102)), "several opacities"),
     "one pixel more": (image(grey(np.pad(LEFT, ((0, 0), (0, 1))) * 255)), "is 161 x 120 pixels, its picture"),
     "one pixel less": (array(LEFT[1:]), "is 160 x 119 pixels"),
     "several pages": (pages, "holds 2 pages"),
