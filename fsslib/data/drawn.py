@@ -104,7 +104,7 @@ def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str
     picture, files = Path(picture), mask_files(path)
     stored, orientation = _opened(picture, _size_and_orientation)
     height, width = upright = stored[::-1] if orientation >= 5 else stored
-    pixels = cache(lambda: _opened(picture, _rgba))
+    pixels = cache(lambda: _opened(picture, lambda image: _rgba(ImageOps.exif_transpose(image))))
     marked, void = np.zeros(upright, dtype=bool), np.zeros(upright, dtype=bool)
     rules, remarks = {}, []
     for file in files:
@@ -174,7 +174,8 @@ def _read(
         return _Map(outlined, outlined, np.unique(outlined), lambda code: (names[code],), codes < 0, "what is outlined")
     if suffix == ".npy":
         try:
-            values = np.load(file, allow_pickle=False)
+            with file.open("rb") as stream:
+                values = np.lib.format.read_array(stream, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{file} cannot be read ({error}). Save the mask alone, by np.save.") from error
         flat = values.squeeze(0 if len(values) == 1 else -1) if values.ndim == 3 and 1 in values.shape[::2] else values
@@ -185,6 +186,8 @@ def _read(
     def understand(opened: Image.Image) -> _Map:
         deep = ";16" in str(getattr(opened, "tile", "")) and opened.mode in ("RGB", "RGBA", "LA")
         image = in_8_bits(opened, file, upright=True) if deep else ImageOps.exif_transpose(opened)
+        # Some tools copy the picture's EXIF to a mask that was drawn upright.
+        image = opened if opened.size == upright[::-1] != image.size else image
         found = _picture(image, file, choose)
         if opened.format == "JPEG" and 0 < found.seen.max() <= LAST_CLASS:
             raise DataError(f"{file} is next to black: numbers do not outlive a JPEG. Save the mask as PNG.")
@@ -210,10 +213,10 @@ def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
     values = values.astype(plain.get(values.dtype.kind, values.dtype.newbyteorder("=")), copy=False)
     void = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     present = np.unique(values[~void] if void.any() else values)
-    if (below := present[present < 0]).size > 1:
+    if (below := present[present < 0]).size > 1 or (below < -1).any():
         raise DataError(
-            f"{file} holds {below.size} negative numbers from {below[0]:g} on, as the scores of a network do. Save 0 "
-            "and 1, or shares from 0 to 1; -1 alone is void."
+            f"{file} holds {below.size} negative numbers from {below[0]:g} on, as the scores of a network do, or is a "
+            "TIFF with numbers above 2147483647. Save 0 and 1, or shares from 0 to 1; -1 alone is void."
         )
     void |= values < 0
     remarks = []
@@ -336,7 +339,6 @@ def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
 
 
 def _rgba(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
     return image.convert("RGBA" if image.has_transparency_data else "RGB").convert("RGBA")
 
 
@@ -359,8 +361,11 @@ def _opened(path: Path | str, use: Callable[[Image.Image], Any]) -> Any:
             f"{path} is not a picture, or of a kind that cannot be read here. If a viewer shows it, save it from there "
             "as JPEG or PNG."
         ) from error
-    # Pillow reports damage in many ways: from its PNG reader as SyntaxError, from EXIF as struct.error.
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large to be read ({error}). Save it smaller.") from error
+    # Pillow reports damage in many ways: from its PNG reader as SyntaxError, from EXIF as struct.error, TypeError for a
+    # TIFF's wrong pointer, RuntimeError in AVIF.
+    except (OSError, SyntaxError, ValueError, TypeError, RuntimeError, struct.error) as error:
         raise DataError(
             f"{path} cannot be read ({error}). It is damaged or cut short: copy it again, or leave it out."
         ) from error

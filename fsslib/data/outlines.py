@@ -65,7 +65,7 @@ def _parsed(path: Path, changed: int) -> Any:
     """The content of a JSON; `changed` is when the file was, so that an edited one is read anew."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}). Export it again, or leave it out.") from error
 
 

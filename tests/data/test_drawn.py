@@ -250,6 +250,19 @@ def pages(folder):
     return folder / "m.tif"
 
 
+def wrong_pointer(folder):
+    raw = image(grey(LEFT * 255), "tif")(folder).read_bytes()
+    start = int.from_bytes(raw[4:8], "little")
+    end = start + 2 + 12 * int.from_bytes(raw[start : start + 2], "little")
+    (folder / "m.tif").write_bytes(raw[:end] + (100).to_bytes(4, "little") + raw[end + 4 :])
+    return folder / "m.tif"
+
+
+def zipped(folder):
+    np.savez(folder / "m.npz", LEFT)
+    return (folder / "m.npz").rename(folder / "m.npy")
+
+
 def photo_as_jpeg(read, folder):
     picture().rotate(180).save(folder / "m.jpg", quality=90)
     return folder / "m.jpg"
@@ -276,6 +289,13 @@ REFUSED = {
     "a dark object in a JPEG": (image(grey(LEFT * 255 + RIGHT * 10), "jpg", quality=75), "several tones"),
     "numbers of 48 bits": (deep_png(LEFT * 1), "colours of 16 bits and uses fewer"),
     "two layers": (image(rgba(coloured(LEFT, PAINT), LEFT * 255 + RIGHT * 102)), "several opacities"),
+    "a TIFF with a wrong pointer": (wrong_pointer, "cannot be read.* damaged"),
+    "a number above 2 ** 31": (image(grey(LEFT * -1294967296, np.int32), "tif"), "numbers above 2147483647"),
+    "arrays in a zip": (zipped, "cannot be read.* np.save"),
+    "JSON of many brackets": (
+        lambda folder: (folder / "m.json").write_text("[" * 100_000) and folder / "m.json",
+        "cannot be read as JSON",
+    ),
     "one pixel more": (image(grey(np.pad(LEFT, ((0, 0), (0, 1))) * 255)), "is 161 x 120 pixels, its picture"),
     "one pixel less": (array(LEFT[1:]), "is 160 x 119 pixels"),
     "several pages": (pages, "holds 2 pages"),

@@ -116,6 +116,19 @@ def test_a_mask_that_says_itself_how_it_is_turned(tmp_path):
     assert mask.remarks == ()
 
 
+def test_a_mask_that_says_wrongly_how_it_is_turned(tmp_path):
+    upright = np.rot90(OBJECT, -1)
+    mask = read_drawn_mask(save(grey(upright * 255), tmp_path / "m.png", 6), save(picture(), tmp_path / "a.png", 6))
+    assert np.array_equal(mask.labels.numpy(), upright)
+    assert mask.remarks == ()
+
+
+def test_a_picture_that_is_too_large_is_not_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match="is too large to be read"):
+        read_picture(save(picture(), tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize(
     ("values", "remark"),
     [
