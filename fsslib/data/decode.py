@@ -168,7 +168,8 @@ def colour_codes(path: Path) -> UInt8[Tensor, "H W"]:
     A channel counts as on from 128, so colours that are a little off do too. Not by way of grey levels, as masks of one
     class are read: blue, red and magenta have less than 128 of those and would vanish.
 
-    Raises DataError for transparent parts, class numbers in place of colours, the grey of colours, and as `read_image`.
+    Raises DataError for transparent parts, class numbers in place of colours, the grey of colours, a photograph (a
+    fifth of its pixels is far from all eight), dark colours alone, and as `read_image`.
     """
 
     def codes(image: Image.Image) -> Tensor:
@@ -181,6 +182,11 @@ def colour_codes(path: Path) -> UInt8[Tensor, "H W"]:
             raise DataError(
                 f"{path} holds class numbers or grey levels in place of colours: its largest value is "
                 f"{channels.max()}. Its classes have eight colours, made of 0 and 255: restore the file as published."
+            )
+        if ((channels >= 32) & (channels < 224)).any(-1).mean() > 0.2 or 0 < channels.max() < 128:
+            raise DataError(
+                f"{path} is a picture, or has other colours than the eight of its classes, made of 0 and 255: restore "
+                "the file as published."
             )
         return torch.from_numpy((channels >= 128) @ np.array([4, 2, 1], dtype=np.uint8))
 

@@ -284,6 +284,9 @@ NO_COLOURS = {
     "numbers": (encoded(CODES), "class numbers .* largest value is 7"),
     "water cut out": (encoded(np.dstack([EIGHT, (CODES > 0) * np.uint8(255)])), "partly transparent"),
     "8 bits in 48": (deep_png(EIGHT), "colours of 16 bits"),
+    "a photograph": (encoded(NOISE), "is a picture, or has other colours"),
+    "colours halved": (encoded(EIGHT // 2), "is a picture, or has other colours"),
+    "little in a dark colour": (encoded(np.pad(EIGHT[:, :2] // 2, ((0, 9), (0, 9), (0, 0)))), "or has other colours"),
 }
 
 

@@ -42,7 +42,7 @@ def add_photograph(root: Path, name: str, numbers: np.ndarray) -> None:
     picture = (30 * numbers + 20)[..., None].repeat(3, 2).astype(np.uint8)
     Image.fromarray(picture).save(folder / f"{name}_sat.jpg", quality=95)
     colours = np.array([COLOURS[k] for k in range(7)])[numbers]
-    off = np.random.default_rng(1).integers(0, 100, colours.shape)
+    off = np.random.default_rng(1).integers(0, 32, colours.shape)
     Image.fromarray(np.where(colours > 0, 255 - off, off).astype(np.uint8)).save(folder / f"{name}_mask.png")
 
 
