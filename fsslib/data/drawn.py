@@ -169,9 +169,9 @@ def _read(
     """What a file holds. Raises DataError where that is the picture, whose `pixels` are read if they have to be."""
     suffix = file.suffix.lower() if file.is_file() else ""
     if suffix == ".json":
-        codes, names = read_outlines(file, picture, upright)
-        outlined = codes.clip(0)
-        return _Map(outlined, outlined, np.unique(outlined), lambda code: (names[code],), codes < 0, "what is outlined")
+        codes, names, remarks = read_outlines(file, picture, upright)
+        drawn, rule = codes.clip(0), "what is outlined"
+        return _Map(drawn, drawn, np.unique(drawn), lambda code: (names[code],), codes < 0, rule, remarks)
     if suffix == ".npy":
         try:
             with file.open("rb") as stream:
@@ -308,7 +308,7 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
     shown = some([" ".join(filter(None, called[:2])) for called in names])
     if choose is not None:
         grey = re.fullmatch(r"#(..)\1\1", str(choose))
-        meant = str(int(grey[1], 16)) if grey and codes.dtype == np.uint8 else str(choose).lower()
+        meant = str(int(grey[1], 16)) if grey and codes.dtype == np.uint8 else str(choose).strip().lower()
         wanted = [code for code, called in zip(others, names) if meant in map(str.lower, called)]
         if not wanted:
             found.remarks.append(f"{file.name} has no {choose!r}; it has {shown}.")

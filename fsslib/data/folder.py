@@ -20,7 +20,7 @@ from fsslib.data.decode import DataError
 from fsslib.data.drawn import JPEG, MASK_SUFFIXES, SUFFIXES, Choice, mask_files, read_drawn_mask, read_picture, some
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
-from fsslib.data.outlines import listed_in
+from fsslib.data.outlines import key, listed_in
 
 MASK_ENDING = "_mask"
 NUMBERED = re.compile(rf"(.+){MASK_ENDING}s?[ _-]?\(?\d+\)?", re.IGNORECASE)
@@ -128,11 +128,11 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
         if inside:
             both = [(folder / "images", folder / "masks") for folder in inside]
             return _merged([find_pictures(one, other if other.is_dir() else None) for one, other in both])
-    stems = {path.stem.lower() for path in files}
+    stems = {key(path.stem) for path in files}
     drawn = [(name, path) for path in files if (name := _mask_of(path, stems)) is not None]
     pictures: dict[str, Path] = {}
     for path in (path for path in files if _mask_of(path, stems) is None):
-        name = path.stem.lower()
+        name = key(path.stem)
         if name in pictures:
             pictures[name], path = _told_apart(pictures[name], path)
             drawn.append((name, path))
@@ -145,18 +145,22 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
         )
     if masks is not None and Path(masks).resolve() != images.resolve():
         more, left = _files(Path(masks))
-        here = [(_mask_of(path, pictures) or path.stem.lower(), path) for path in more]
-        folders = [folder for folder in Path(masks).iterdir() if folder.is_dir() and folder.name.lower() in pictures]
-        here += [(folder.name.lower(), file) for folder in folders for file in mask_files(folder)]
+        here = [(_mask_of(path, pictures) or key(path.stem), path) for path in more]
+        folders = [folder for folder in Path(masks).iterdir() if folder.is_dir() and key(folder.name) in pictures]
+        here += [(key(folder.name), file) for folder in folders for file in mask_files(folder)]
         if len(pictures) == 1 and not any(name in pictures for name, _ in here):
             here = [(name, path) for name in pictures for _, path in here]
         drawn, left_alone = drawn + here, left_alone + left
-    by_file = {path.name: name for name, path in pictures.items()}
+    by_file = {key(path.name): name for name, path in pictures.items()}
     by_name: dict[str, list[Path]] = {}
-    lonely = []
+    lonely, no_outlines = [], []
     for name, path in drawn:
-        listed = listed_in(path) if path.suffix.lower() == ".json" and name not in pictures else None
-        named = [name] * (name in pictures) if listed is None else [by_file[file] for file in listed if file in by_file]
+        listed = listed_in(path) if path.suffix.lower() == ".json" else None
+        if listed == []:
+            no_outlines.append(path.name)
+            continue
+        found = {by_file[key(file)]: None for file in listed or () if key(file) in by_file}
+        named = [name] * (name in pictures) if listed is None or name in pictures else found
         lonely += [] if named else [path.name]
         for one in named:
             for other in by_name.get(one, ()):
@@ -164,6 +168,8 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
                     raise DataError(f"{other} and {path.name} are two masks of one name. Rename or remove one of them.")
             by_name.setdefault(one, []).append(path)
     remarks = []
+    if no_outlines:
+        remarks.append(f"JSON without outlines by LabelMe or COCO, left alone: {some(no_outlines)}.")
     if lonely:
         remarks.append(f"Masks without a picture of their name, left alone: {some(lonely)}.")
     if left_alone:
@@ -204,7 +210,7 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _mask_of(path: Path, names: Collection[str]) -> str | None:
     """The name of the picture that a file is a mask of, by its own name; None where it may be a picture itself."""
-    name = path.stem.lower()
+    name = key(path.stem)
     if (several := NUMBERED.fullmatch(name)) and several[1] in names:
         return several[1]
     is_mask = name.endswith(MASK_ENDING) or path.suffix.lower() not in SUFFIXES

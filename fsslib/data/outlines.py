@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,27 +15,44 @@ from fsslib.data.coco import fill
 from fsslib.data.decode import DataError
 
 VOID_CODE = -1
+BACKGROUND = "_background_"
+MEANT = {"_background_": BACKGROUND, "background": BACKGROUND, "__ignore__": None}
+"""Labels that are no class, LabelMe's own among them; None is void."""
+
 CORNERS = 72
 """Corners of the polygon that stands for a circle: its area is 0.1 % short."""
 
 
-def read_outlines(path: Path, picture: Path, size: tuple[int, int]) -> tuple[Int16[np.ndarray, "H W"], dict[int, str]]:
-    """What a JSON outlines in one picture: 0 background, 1 and up the classes, -1 void; and the classes' names.
+def read_outlines(
+    path: Path, picture: Path, size: tuple[int, int]
+) -> tuple[Int16[np.ndarray, "H W"], dict[int, str], list[str]]:
+    """What a JSON outlines in one picture: 0 background, 1 and up the classes, -1 void; the classes' names; remarks.
 
     COCO's (a file for many pictures too; they are found by name, folders or none) and LabelMe's. Of two objects the
     smaller lies on top, and a crowd is void. `size`, height and width, counts where the file states none. COCO's and
     LabelMe's corners are both borders of pixels. Raises DataError for any other file, for a picture that it does not
     list or lists twice, and for shapes that enclose nothing.
     """
-    content = _parsed(path, path.stat().st_mtime_ns)
+    content, remarks = _parsed(path, path.stat().st_mtime_ns), []
     try:
         if "shapes" in content:
             size = tuple(int(content.get(key) or n) for key, n in zip(("imageHeight", "imageWidth"), size))
             found = list(_of_labelme(content, size))
-        elif listed_in(path) is not None:
+        elif listed_in(path):
             entry = _entry(content, path, picture)
             size = tuple(int(entry.get(key) or n) for key, n in zip(("height", "width"), size))
-            found = list(_of_coco(content, entry["id"], size))
+            objects = [one for one in content["annotations"] if str(one["image_id"]) == str(entry["id"])]
+            outlined = [one for one in objects if one.get("segmentation")] or objects
+            if len(outlined) < len(objects):
+                remarks.append(
+                    f"{path.name} has {len(objects) - len(outlined)} without outline in {picture.name}: left out."
+                )
+            found = list(_of_coco(content, outlined, size))
+            if found and all(name is None for name, _ in found):
+                remarks.append(
+                    f"{path.name} marks all of {picture.name} as crowds, which are void. CVAT does so with a brush: "
+                    "set iscrowd to 0 where objects are meant."
+                )
         else:
             raise DataError(f"{path} is neither LabelMe's nor COCO's JSON: it has no shapes, and no images.")
     except ImportError as error:
@@ -43,21 +61,28 @@ def read_outlines(path: Path, picture: Path, size: tuple[int, int]) -> tuple[Int
         raise
     except Exception as error:  # pycocotools raises several kinds, bare Exception among them
         raise DataError(f"{path}: an outline of {picture.name} cannot be filled ({error!r}). Draw it anew.") from error
-    names = dict(enumerate(sorted({name for name, _ in found if name is not None}), start=1))
-    code = {name: number for number, name in names.items()} | {None: VOID_CODE}
+    names = dict(enumerate(sorted({name for name, _ in found} - {None, BACKGROUND}), start=1))
+    code = {name: number for number, name in names.items()} | {None: VOID_CODE, BACKGROUND: 0}
     painted = np.zeros(size, dtype=np.int16)
     for name, shape in sorted(found, key=lambda pair: -np.count_nonzero(pair[1])):
         painted[shape] = code[name]
-    return painted, names
+    return painted, names, remarks
+
+
+def key(name: str) -> str:
+    """A name without what file systems change: capitals, and whether an accent is a character of its own."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def listed_in(path: Path) -> list[str] | None:
-    """The names of the pictures that a COCO JSON lists, without their folders; None for any other file."""
-    content = _parsed(path, path.stat().st_mtime_ns)
+    """The names of the pictures that a COCO JSON lists, without their folders; None for LabelMe's, none for others."""
     try:
-        return [_name(entry)[-1] for entry in content["images"]] if content["annotations"] is not None else None
-    except (KeyError, TypeError):
-        return None
+        content = _parsed(path, path.stat().st_mtime_ns)
+        if "shapes" in content:
+            return None
+        return [_name(entry)[-1] for entry in content["images"]] if content["annotations"] is not None else []
+    except (DataError, KeyError, TypeError):
+        return []
 
 
 @lru_cache(maxsize=4)
@@ -75,7 +100,8 @@ def _name(entry: Mapping[str, Any]) -> list[str]:
 
 def _entry(content: Mapping[str, Any], path: Path, picture: Path) -> Mapping[str, Any]:
     """The image of a COCO JSON that is this picture: of several of one name the one in folders of the same names."""
-    named = [entry for entry in content["images"] if _name(entry)[-1] == picture.name]
+    named = [entry for entry in content["images"] if key(_name(entry)[-1]) == key(picture.name)]
+    named = [entry for entry in named if _name(entry)[-1] == picture.name] or named
     if len(named) > 1:
         parts = picture.resolve().parts
         named = [entry for entry in named if list(parts[-len(_name(entry)) :]) == _name(entry)]
@@ -87,20 +113,25 @@ def _entry(content: Mapping[str, Any], path: Path, picture: Path) -> Mapping[str
 
 
 def _of_coco(
-    content: Mapping[str, Any], image_id: Any, size: tuple[int, int]
+    content: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], size: tuple[int, int]
 ) -> Iterator[tuple[str | None, np.ndarray]]:
-    """Name and pixels of each object of an image, the name None for a crowd. A category may have the id 0."""
-    names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
-    for entry in content["annotations"]:
-        if entry["image_id"] == image_id:
-            name = None if entry.get("iscrowd") else names.get(entry["category_id"], str(entry["category_id"]))
-            yield name, fill(entry.get("segmentation"), *size)
+    """Name and pixels of each object, the name None for a crowd. Some tools write ids, and 0 and 1, as text."""
+    names = {str(category["id"]): category["name"] for category in content.get("categories", ())}
+    for entry in objects:
+        crowd = str(entry.get("iscrowd")).lower() in ("1", "true")
+        name = None if crowd else _class(names.get(str(entry["category_id"]), entry["category_id"]))
+        yield name, fill(entry.get("segmentation"), *size)
 
 
-def _of_labelme(content: Mapping[str, Any], size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
+def _class(label: Any) -> str | None:
+    name = str(label).strip()
+    return MEANT.get(name.lower(), name)
+
+
+def _of_labelme(content: Mapping[str, Any], size: tuple[int, int]) -> Iterator[tuple[str | None, np.ndarray]]:
     for shape in content["shapes"]:
         kind = shape.get("shape_type") or "polygon"
-        yield str(shape["label"]), fill([_corners(shape["label"], kind, shape["points"])], *size)
+        yield _class(shape["label"]), fill([_corners(shape["label"], kind, shape["points"])], *size)
 
 
 def _corners(name: str, kind: str, points: Sequence[Sequence[float]]) -> list[float]:

@@ -109,6 +109,8 @@ def shape(label, points, kind="polygon"):
 
 
 CORNERS = [[20, 30], [100, 30], [100, 90], [20, 90]]
+ALL = [[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]]
+HOLE, SMALL = ([[40, 50], [x, 50], [x, y], [40, y]] for x, y in ((60, 70), (50, 60)))
 LABELME = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
 RUNS = coco_mask.encode(np.asfortranarray(RIGHT.astype(np.uint8)))
 COUNTS = np.diff(np.flatnonzero(np.diff(np.r_[2, RIGHT.T.ravel(), 2]))).tolist()
@@ -219,6 +221,19 @@ UNDERSTOOD = {
     "COCO's runs as a list": (coco(LISTED), RIGHT, None),
     "COCO's crowd": (coco(POLYGON, LISTED | {"iscrowd": 1}), np.where(RIGHT, 255, BOX), "is void"),
     "COCO's two classes": (coco(POLYGON, COMPRESSED), BOX | RIGHT, f"{JOINED}: mug, pen"),
+    "COCO's ids as text": (coco(POLYGON | {"image_id": "7", "category_id": "0", "iscrowd": "0"}), BOX, None),
+    "COCO's object without outline": (coco(POLYGON, {"segmentation": []}), BOX, "has 1 without outline in a.png"),
+    "COCO's name in capitals": (coco(POLYGON, name="A.PNG"), BOX, None),
+    "LabelMe's background": (
+        outlines({**LABELME, "shapes": [shape("_background_", ALL), shape("mug", CORNERS), shape("mug ", CORNERS)]}),
+        BOX,
+        None,
+    ),
+    "LabelMe's hole and void": (
+        outlines({"shapes": [shape("mug", CORNERS), shape("__ignore__", HOLE), shape("background", SMALL)]}),
+        np.where((X >= 40) & (X < 60) & (Y >= 50) & (Y < 70), np.where((X < 50) & (Y < 60), 0, 255), BOX),
+        "is void",
+    ),
     "COCO's empty image": (coco(), 0 * BOX, "is empty"),
 }
 
@@ -369,6 +384,14 @@ def test_a_class_that_a_mask_has_not_is_named_with_those_it_has(tmp_path):
     assert mask.remarks[0] == "m.json has no 'cup'; it has mug, pen."
     with pytest.raises(DataError, match="no classes to choose from"):
         read_drawn_mask(image(SOFT)(tmp_path), tmp_path / "a.png", "#ffffff")
+
+
+def test_crowds_alone_are_void_and_named(tmp_path):
+    picture().save(tmp_path / "a.png")
+    mask = read_drawn_mask(coco(LISTED | {"iscrowd": 1})(tmp_path), tmp_path / "a.png")
+    assert np.array_equal(mask.labels.numpy(), RIGHT * 255)
+    assert "marks all of a.png as crowds" in mask.remarks[0]
+    assert "set iscrowd to 0" in mask.remarks[0]
 
 
 @pytest.mark.parametrize("kind", ["16 bits", "8 bits", "fractions", "colours"])

@@ -315,6 +315,10 @@ def in_coco(*names):
 HALVES = (OBJECT & (np.arange(WIDTH) < 20), OBJECT & (np.arange(WIDTH) >= 20))
 
 
+TWICE = json.loads(in_coco("IMG.jpg"))
+TWICE["images"] += [{"id": 1, "file_name": "val/IMG.jpg"}]
+
+
 def white(mask) -> Image.Image:
     return grey(mask * 255)
 
@@ -361,6 +365,23 @@ LAYOUTS = {
         "",
         None,
         None,
+    ),
+    "a COCO JSON with two of its name": (
+        lambda r: (save(picture(), r / "train" / "IMG.jpg"), (r / "train" / "a.json").write_text(json.dumps(TWICE))),
+        "train",
+        None,
+        None,
+    ),
+    "JSON of other kinds": (
+        lambda r: (
+            save(picture(), r / "IMG.jpg"),
+            save(white(OBJECT), r / "IMG_mask.png"),
+            (r / "IMG.json").write_text('{"title": "x"}'),
+            (r / "settings.json").write_text("{// broken"),
+        ),
+        "",
+        None,
+        "JSON without outlines by LabelMe or COCO, left alone: IMG.json, settings.json",
     ),
     "a COCO JSON of its name": (
         lambda r: (save(picture(), r / "IMG.jpg"), (r / "IMG.json").write_text(in_coco("IMG.jpg"))),
@@ -434,6 +455,12 @@ def test_two_pictures_of_one_name_are_told_apart_or_refused(tmp_path):
 def test_a_number_is_no_mask_where_its_picture_is_not(tmp_path):
     save(picture(), tmp_path / "dust_mask_1.jpg")
     assert list(find_pictures(tmp_path).pictures) == ["dust_mask_1"]
+
+
+def test_how_an_accent_is_written_does_not_part_a_mask_from_its_picture(tmp_path):
+    save(picture(), tmp_path / "Mu\u0308ller.jpg")
+    save(white(OBJECT), tmp_path / "M\u00fcller_mask.png")
+    assert list(find_pictures(tmp_path).masks) == ["Mu\u0308ller"]
 
 
 def test_void_and_the_class_that_is_chosen_reach_the_episodes(folder):
