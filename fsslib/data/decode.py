@@ -198,6 +198,10 @@ def read_size(path: Path) -> tuple[int, int]:
     return read_with(path, lambda image: (image.height, image.width), whole=False)
 
 
+DAMAGE = (OSError, SyntaxError, ValueError, AssertionError, RuntimeError, TypeError)
+"""How Pillow reports a damaged file: mostly OSError; its readers of PNG, AVIF (RuntimeError) and TIFF in other ways."""
+
+
 def read_with(path: Path, use: Callable[[Image.Image], Any], *, whole: bool = True) -> Any:
     """What `use` makes of an opened image file, its errors in words. `whole`: hold a PNG against its checksums first.
 
@@ -214,8 +218,7 @@ def read_with(path: Path, use: Callable[[Image.Image], Any], *, whole: bool = Tr
         raise DataError(f"{path} does not exist. Unpack the archive it belongs to again.") from error
     except DataError:
         raise
-    # Pillow reports damage as OSError, from its PNG reader in other ways too.
-    except (OSError, SyntaxError, ValueError, AssertionError, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read ({error}). Most often such a file was cut short in copying or unpacking: delete it "
             "and restore it from the archive."

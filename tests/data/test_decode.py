@@ -120,12 +120,14 @@ def test_a_picture_of_16_bits_is_turned_upright_where_that_is_asked_for(tmp_path
     assert read.shape == ((3, 256, 4) if upright else (3, 4, 256))
 
 
+AVIF = encoded(COLOUR_RAMP.astype(np.uint8), "AVIF")
 NO_PICTURES = {
     "12 bits in 48": (deep_png(COLOUR_RAMP * 4095 // 255), "colours of 16 bits and uses fewer"),
     "8 bits in 48": (deep_png(COLOUR_RAMP), "colours of 16 bits and uses fewer"),
     "8 bits in 48, TIFF": (deep_tiff(COLOUR_RAMP), "colours of 16 bits and uses fewer"),
     "fractions": (encoded((RAMP / 255).astype(np.float32), "TIFF"), "holds fractions"),
     "negative numbers": (encoded((RAMP - 9).astype(np.int32), "TIFF"), "holds negative numbers"),
+    "a damaged AVIF": (AVIF[:-150] + b"U" * 150, "cannot be read"),
     "a palette that is missing": (png(2, 2, 8, 3, zlib.compress(b"\0\0\1\0\1\0")), "cannot be read"),
 }
 
