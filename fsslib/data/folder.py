@@ -23,8 +23,10 @@ from fsslib.data.names import ALIASES, CLASS_IDS, class_id
 from fsslib.data.outlines import key, listed_in
 
 MASK_ENDING = "_mask"
-NUMBERED = re.compile(rf"(.+){MASK_ENDING}s?[ _-]?\(?\d+\)?", re.IGNORECASE)
-"""One of several masks of a picture: IMG_mask_1, IMG_mask2, IMG_mask (3)."""
+OF_PICTURE = re.compile(
+    r"(.+?)[ _.-](?:cp_)?(?:masks?|seg|segmentation|labels?|gt)(?:[ _-]?\(?\d+\)?)?|masks?[ _.-](.+)"
+)
+"""A mask beside its picture IMG, as tools name it: IMG_mask, IMG-labels, mask_IMG; one of several, as IMG_mask (3)."""
 
 CLUTTER = ("thumbs.db", "desktop.ini")
 
@@ -113,11 +115,11 @@ def open_folder(
 def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
     """The pictures of a folder and their masks; hidden files are left alone, and so are sub-folders but those named.
 
-    NAME_mask.png (or .jpg ...) beside the picture NAME is its mask; so are NAME_mask_1.png, NAME_mask_2.png ...,
-    NAME.json and NAME.npy, and of two pictures NAME the one that is plainly a mask of the other. With a folder of
-    `masks` so are NAME.png and NAME_mask.png there, all of its sub-folder NAME, and all that is there where there is
-    one picture. A COCO JSON is the mask of all that it lists. Capitals do not matter. A folder without pictures may
-    hold the folders `images` and `masks`, or sub-folders with such two each (DSB 2018).
+    NAME_mask.png (or .jpg ...) beside the picture NAME is its mask; so are NAME_mask_1.png, NAME_mask_2.png ..., other
+    names that tools give (`OF_PICTURE`), NAME.json and NAME.npy, and of two pictures NAME the one that is plainly a
+    mask of the other. With a folder of `masks` so are NAME.png and NAME_mask.png there, all of its sub-folder NAME, and
+    all that is there where there is one picture. A COCO JSON is the mask of all that it lists. Capitals do not matter.
+    A folder without pictures may hold the folders `images` and `masks`, or sub-folders with such two each (DSB 2018).
 
     Raises DataError for a folder that is not there or holds no picture, and for two files of one name.
     """
@@ -211,24 +213,26 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
 def _mask_of(path: Path, names: Collection[str]) -> str | None:
     """The name of the picture that a file is a mask of, by its own name; None where it may be a picture itself."""
     name = key(path.stem)
-    if (several := NUMBERED.fullmatch(name)) and several[1] in names:
-        return several[1]
+    # Cellpose's NAME_seg.npy is no mask alone.
+    tools = OF_PICTURE.fullmatch(name) if path.suffix.lower() in SUFFIXES or MASK_ENDING in name else None
+    if tools and (picture := tools[1] or tools[2]) in names:
+        return picture
     is_mask = name.endswith(MASK_ENDING) or path.suffix.lower() not in SUFFIXES
     return name.removesuffix(MASK_ENDING) if is_mask else None
 
 
 def _told_apart(*files: Path) -> tuple[Path, Path]:
-    """Which of two files of one name is the picture and which its mask: the plain one, or the only one that can be."""
-    rules = {}
+    """Which of two files of one name is the picture and which its mask: the only one that can be, or has black."""
+    read = {}
     for path, other in sorted(zip(files, files[::-1]), key=lambda pair: pair[0].suffix.lower() in JPEG):
-        if path.suffix.lower() in JPEG and "what is not black" in rules.values():
-            continue  # the usual pair: a photograph need not be looked at
+        if path.suffix.lower() in JPEG and any("black" in mask.rule and mask.share < 0.5 for mask in read.values()):
+            continue  # the usual pair, and no page: a photograph need not be looked at
         try:
-            rules[path] = read_drawn_mask(path, other).rule
+            read[path] = read_drawn_mask(path, other)
         except DataError:
             continue
-    plain = [path for path, rule in rules.items() if rule == "what is not black"]
-    if len(masks := plain if len(plain) == 1 else list(rules)) != 1:
+    black = [path for path, mask in read.items() if mask.rule != "the brighter tone"]
+    if len(masks := black or list(read)) != 1:
         first, second = sorted(path.name for path in files)
         raise DataError(
             f"{first} and {second} are two pictures of one name, and neither is plainly a mask of the other. Rename or "

@@ -452,6 +452,29 @@ def test_two_pictures_of_one_name_are_told_apart_or_refused(tmp_path):
         find_pictures(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_scan_in_black_and_white_is_not_taken_for_its_mask(tmp_path, suffix):
+    save(white(~OBJECT).convert("1"), tmp_path / "001.tif")
+    save(grey(HALVES[0] * 255) if suffix == "jpg" else grey(HALVES[0] * 1 + HALVES[1] * 2), tmp_path / f"001.{suffix}")
+    with pytest.raises(DataError, match="neither is plainly a mask"):
+        find_pictures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a-mask", "a.mask", "a_masks", "a_cp_masks", "a_seg", "mask_a", "a_labels", "a_gt", "A_MASK_2", "a_mask(3)"],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_masks_by_the_names_that_tools_give(tmp_path, name, beside):
+    for one in "ab":
+        save(picture(), tmp_path / f"{one}.jpg")
+    path = save(white(OBJECT), (tmp_path if beside else tmp_path / "drawn") / f"{name}.png")
+    np.save(tmp_path / "b_seg.npy", {"masks": OBJECT})
+    found = find_pictures(tmp_path, None if beside else tmp_path / "drawn")
+    assert found.masks == {"a": (path,)}
+    assert list(found.pictures) == ["a", "b"]
+
+
 def test_a_number_is_no_mask_where_its_picture_is_not(tmp_path):
     save(picture(), tmp_path / "dust_mask_1.jpg")
     assert list(find_pictures(tmp_path).pictures) == ["dust_mask_1"]
