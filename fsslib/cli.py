@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import quote, unquote_to_bytes
 
 from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliVariadicArg, SettingsError
@@ -200,7 +201,8 @@ class Segment(BaseModel):
         from fsslib.reproduction.environment import choose_device
         from fsslib.training.segment import segment
 
-        pairs = list(zip(self.support[::2], self.support[1::2], strict=True))
+        files = [Path(os.fsdecode(unquote_to_bytes(str(file)))) for file in self.support]
+        pairs = list(zip(files[::2], files[1::2], strict=True))
         options = {"backbone": self.backbone, "weights": self.weights, "size": self.size, "choose": self.colour}
         try:
             done = segment(pairs, self.query, self.out, progress=True, device=choose_device(self.device), **options)
@@ -255,6 +257,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _call(arguments: list[str]) -> int:
     if arguments.count("--support") > 1:
         return _fail("--support is given once, with all pairs behind it: --support IMG MASK IMG MASK ...", 2)
+    if "--support" in arguments:  # of plain names pydantic-settings splits those with commas, and unpacks brackets
+        start = arguments.index("--support") + 1
+        end = next((n for n in range(start, len(arguments)) if arguments[n].startswith("--")), len(arguments))
+        arguments = [*arguments[:start], *(quote(os.fsencode(a)) for a in arguments[start:end]), *arguments[end:]]
     try:
         CliApp.run(Fsslib, cli_args=arguments)
     except SystemExit as end:

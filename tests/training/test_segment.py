@@ -293,6 +293,12 @@ def test_the_command_takes_one_class_and_says_first_what_it_understood(photos, t
     assert said.count(said[0]) == 1
     assert main([*shown, *end, "--out", str(tmp_path / "out"), "--colour", "cup"]) == 2
     assert "0.json has no 'cup'; it has corner, mug." in capsys.readouterr().err
+    for name in ("a, b", "[c]", 'it\'s "d"', "50%2C ü\\"):
+        files = [tmp_path / f"{name}{kind}.png" for kind in ("", " mask")]
+        files[0].write_bytes(picture.read_bytes())
+        files[1].write_bytes(mask.read_bytes())
+        assert main(["segment", "--support", *map(str, files), *end, "--out", str(tmp_path / "out")]) == 0
+        assert f"{name} mask.png" in capsys.readouterr().out
     assert main(["segment", "--support", str(mask), str(picture), *end, "--out", str(tmp_path / "swapped")]) == 2
     assert "looks like a photograph" in capsys.readouterr().err
     assert not (tmp_path / "swapped").exists()
