@@ -1,5 +1,6 @@
 """Image files turned into pixels and labels, and brought to one size: what every reader of real data decodes with."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,8 +51,12 @@ def in_8_bits(image: Image.Image, path: Path | str, *, upright: bool = False) ->
 
     Grey of 16 bits is scaled by the number of bits that the picture uses, at least 8; Pillow's own conversion would
     clip it at 255. Of colours of 16 bits (PNG, TIFF) Pillow keeps the upper byte alone and says so nowhere: right when
-    the picture uses all bits. Raises DataError when it does not, and for fractions and negative numbers.
+    the picture uses all bits. Raises DataError when it does not, for fractions and negative numbers, for 16 bits of
+    which 0 is white (TIFF), and as `hold_one`.
     """
+    hold_one(image, path)
+    if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(262) == 0:  # Pillow inverts 8 bits alone
+        raise DataError(f"{path} has 16 bits of which 0 is white, which is not read. Save it as a PNG.")
     deep = ";16" in str(getattr(image, "tile", ""))
     if upright:
         image = ImageOps.exif_transpose(image)
@@ -68,6 +73,12 @@ def in_8_bits(image: Image.Image, path: Path | str, *, upright: bool = False) ->
             f"{path} has colours of 16 bits and uses fewer, which is not read. Save it with 8 bits a channel."
         )
     return image
+
+
+def hold_one(image: Image.Image, path: Path | str) -> None:
+    """Raise DataError for a file of several pages or frames, of which Pillow reads the first; not for a phone's MPO."""
+    if (found := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+        raise DataError(f"{path} holds {found} pages or frames, and one is read. Save that one as a file of its own.")
 
 
 def voc_palette() -> UInt8[np.ndarray, "256 3"]:
@@ -121,19 +132,21 @@ def read_label_map(path: Path, palette: Palette = PALETTES["voc"]) -> UInt8[Tens
     grey would give the brightness of its colours.
 
     Raises DataError naming the file when it is missing, damaged, a JPEG, partly transparent, in grey of other than 8
-    bits, and for a colour that `palette` does not have, or has for several numbers.
+    bits (in PGM, 256 levels), of several pages or frames, and for a colour that `palette` does not have, or has for
+    several numbers.
     """
     return read_with(path, lambda image: torch.from_numpy(_numbers(image, path, palette)))
 
 
 def _numbers(image: Image.Image, path: Path, palette: Palette) -> UInt8[np.ndarray, "H W"]:
+    hold_one(image, path)
     wrong = f"is stored in mode {image.mode}, as a picture"
     if image.format in ("JPEG", "MPO"):
         wrong = "is a JPEG, which blurs numbers"
     elif image.mode == "L":
-        if "L;" not in str(image.tile):
+        if not re.search(r"L;|ppm.*'L', (?!255)", str(image.tile)):
             return np.array(image)
-        wrong = "has grey of fewer than 8 bits, so that its numbers may be packed"
+        wrong = "has grey of fewer than 8 bits or levels, so that its numbers may be packed or stretched"
     elif image.mode in ("P", "RGB", "RGBA"):
         if image.mode == "P" and _in_place(image, path, palette):
             return np.array(image)

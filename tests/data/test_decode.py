@@ -127,6 +127,11 @@ NO_PICTURES = {
     "8 bits in 48, TIFF": (deep_tiff(COLOUR_RAMP), "colours of 16 bits and uses fewer"),
     "fractions": (encoded((RAMP / 255).astype(np.float32), "TIFF"), "holds fractions"),
     "negative numbers": (encoded((RAMP - 9).astype(np.int32), "TIFF"), "holds negative numbers"),
+    "16 bits of which 0 is white": (
+        encoded((RAMP * 257).astype(np.uint16), "TIFF", tiffinfo={262: 0}),
+        "16 bits of which 0 is white",
+    ),
+    "a damaged second page": (deep_tiff(COLOUR_RAMP)[:-4] + struct.pack("<I", 14), "cannot be read"),
     "a damaged AVIF": (AVIF[:-150] + b"U" * 150, "cannot be read"),
     "a palette that is missing": (png(2, 2, 8, 3, zlib.compress(b"\0\0\1\0\1\0")), "cannot be read"),
 }
@@ -162,6 +167,8 @@ LABEL_MAPS = {
     "as published": with_palette(NUMBERS, VOC),
     "other colours at unused indices": with_palette(NUMBERS, np.where(np.isin(range(256), SORTED)[:, None], VOC, 1)),
     "grey": encoded(NUMBERS),
+    "PGM": encoded(NUMBERS, "PPM"),
+    "PGM in words": f"P2 24 20 255 {' '.join(map(str, NUMBERS.ravel()))}".encode(),
     "grey with a palette": with_palette(NUMBERS, grey(np.arange(256))),
     "void beyond the palette's end": with_palette(NUMBERS, VOC[:21]),
     "the palette sorted anew": with_palette(PACKED, VOC[SORTED]),
@@ -186,6 +193,7 @@ def test_the_same_picture_to_every_viewer_gives_the_published_numbers(tmp_path, 
 CUT_OUT = np.where((NUMBERS == 13)[..., None], (192, 0, 128, 0), OPAQUE).astype(np.uint8)
 OFF = VOC[NUMBERS] + (NUMBERS == 13)[..., None].astype(np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+SECOND = {"save_all": True, "append_images": [Image.fromarray(NUMBERS[::-1])]}
 NO_LABEL_MAPS = {
     "grey packed with a palette": (with_palette(PACKED, grey(SORTED)), "is the colour of nothing"),
     "grey of 4 bits": (deep_png(PACKED, 4, 0), "grey of fewer than 8 bits"),
@@ -201,6 +209,10 @@ NO_LABEL_MAPS = {
     "partly transparent": (encoded(CUT_OUT), r"\(192, 0, 128, 0\)"),
     "sorted anew and cut": (with_palette(PACKED + 1, VOC[[13, 0, 255]]), "uses 3 of a palette that ends before"),
     "a photograph": (encoded(NOISE), "mode RGB, as a picture"),
+    "PGM of 20 levels": (b"P5 2 2 20 " + bytes(4), "grey of fewer than 8 bits or levels"),
+    "PGM of 20 levels in words": (b"P2 2 2 20 0 1 2 20", "grey of fewer than 8 bits or levels"),
+    "two pages": (encoded(NUMBERS, "TIFF", **SECOND), "2 pages or frames"),
+    "two frames": (encoded(NUMBERS, **SECOND), "2 pages or frames"),
 }
 
 
@@ -208,7 +220,7 @@ NO_LABEL_MAPS = {
 def test_other_label_maps_are_refused(tmp_path, kind):
     content, message = NO_LABEL_MAPS[kind]
     (tmp_path / "labels").write_bytes(content)
-    with pytest.raises(DataError, match=rf"labels .*{message}.*restore the file|labels .*{message}.*Restore"):
+    with pytest.raises(DataError, match=rf"labels .*{message}.*(restore the file|Restore|Save that)"):
         read_label_map(tmp_path / "labels")
 
 
