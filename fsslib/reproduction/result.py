@@ -34,8 +34,13 @@ def read_result(path: Path | str) -> dict[str, Any]:
 
 
 def config_of(path: Path | str) -> RunConfig:
-    """The parameters a result file was made with, all but `output`. Raises ValueError as `read_result`."""
-    return RunConfig(**read_result(path)["config"])
+    """The parameters a result file was made with, all but `output`. Raises ValueError as `read_result`, and where the
+    same parameters mean something else today."""
+    content = read_result(path)
+    config = RunConfig(**content["config"])
+    if content.get("config_sha256", config.sha256) != config.sha256:
+        raise ValueError(f"{path} is of earlier rules: {config.run_id} has the hash {config.sha256[:8]} now")
+    return config
 
 
 class Selector(BaseModel):

@@ -129,3 +129,10 @@ def test_a_damaged_or_foreign_result_is_refused(tmp_path, content):
 def test_the_table_is_in_percent():
     scores = {"photo": {"miou": 0.5, "fb_iou": 0.61234, "exact_ratio": 1.0, "episodes": 7}}
     assert score_table(scores).splitlines()[1].split() == ["photo", "50.0", "61.2", "100.0", "7"]
+
+
+def test_a_result_of_earlier_rules_is_not_taken_for_todays(path, tmp_path):
+    content = read_result(path) | {"config_sha256": 64 * "0"}
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"result\.json is of earlier rules: .* has the hash .* now"):
+        config_of(tmp_path / "result.json")
