@@ -37,7 +37,8 @@ def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[
     """What `read` finds in a folder; where it finds None, `make` fills an empty folder that then takes its place.
 
     A process that is killed in `make` leaves a hidden folder behind that the next one clears, and nothing that `read`
-    could take for whole. Processes that want the same folder wait for one of them. Raises OSError as the disk does.
+    could take for whole. Processes that want the same folder wait for one of them, at an empty lock beside it that
+    stays. Raises OSError as the disk does, and what `make` raises, after which the hidden folder is gone.
     """
     if (found := read(folder)) is not None:
         return found
@@ -49,7 +50,11 @@ def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[
         unfinished = folder.with_name(f".{folder.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        make(unfinished)
+        try:
+            make(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)
     return read(folder)

@@ -177,6 +177,16 @@ def test_two_that_want_the_same_make_it_once(tmp_path):
     assert len(made) == 1
 
 
+def test_what_fails_in_the_making_leaves_no_folder(tmp_path):
+    def make(folder):
+        (folder / "half").touch()
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        make_once(tmp_path / "entry", lambda folder: None, make)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
 def test_a_scan_is_remembered_for_files_that_stay_as_they_are(files, tmp_path, monkeypatch):
     calls = []
 
