@@ -151,12 +151,16 @@ def refuse_tones(brightness: UInt8[np.ndarray, "H W"], path: Path) -> None:
 def files_in(folder: Path, suffix: str, how_to_get: str) -> dict[str, Path]:
     """The files of a folder that end in `suffix`, in capitals or not, by name without it; hidden ones are left alone.
 
-    Raises DataError with `how_to_get` when there is no such folder.
+    Raises DataError with `how_to_get` when there is no such folder, and for two files of one name but for capitals.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.\n{how_to_get}")
     files = sorted(path for path in folder.iterdir() if path.name[0] != ".")
-    return {path.stem: path for path in files if path.suffix.lower() == suffix}
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.suffix.lower() == suffix and (other := found.setdefault(path.stem, path)) != path:
+            raise DataError(f"{other} and {path} have one name. Remove the one that is not of the archive.")
+    return found
 
 
 def paired(

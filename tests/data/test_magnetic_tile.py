@@ -104,6 +104,12 @@ def test_suffixes_in_capitals(tree):
     assert data._load("Crack/exp2_num_9")[0].shape == (3, 61, 47)
 
 
+def test_one_name_in_capitals_and_not(tree):
+    add_tile(tree, "Crack", "exp1_num_7", (5, 8, 20, 40), suffixes=(".JPG", ".png"))
+    with pytest.raises(DataError, match=r"exp1_num_7\.JPG and .*exp1_num_7\.jpg have one name\. Remove"):
+        MagneticTile(tree, size=32)
+
+
 def test_episodes_are_valid_and_show_other_tiles_in_their_supports(drawn):
     rows = drawn.sample(tuple(DEFECTS.values()), 30, ways=2, shots=2, seed="0", presence_probability=0.7)
     drawn.episode(rows).check_values()
