@@ -25,7 +25,7 @@ from fsslib.paths import project_root
 
 Pair = tuple[Tensor, Tensor]
 
-RULE = 2
+RULE = 3
 """Number of the rule by which images are read, resized and laid out: entries of another rule are made anew."""
 
 
