@@ -51,7 +51,8 @@ def in_8_bits(image: Image.Image, path: Path | str, *, upright: bool = False) ->
 
     Grey of 16 bits is scaled by the number of bits that the picture uses, at least 8; Pillow's own conversion would
     clip it at 255. Of colours of 16 bits (PNG, TIFF) Pillow keeps the upper byte alone and says so nowhere: right when
-    the picture uses all bits. Raises DataError when it does not, for fractions and negative numbers, for 16 bits of
+    the picture uses all bits. Its brightest pixel tells how many: one hot pixel in a picture of fewer bits leaves it
+    dark. Raises DataError for colours of 16 bits that use fewer, for fractions and negative numbers, for 16 bits of
     which 0 is white (TIFF), and as `hold_one`.
     """
     hold_one(image, path)

@@ -37,7 +37,8 @@ def gta5(root: Path | str | None = None, *, size: tuple[int, int] = (512, 1024))
     Frames whose label map has another size than the image are left out, and a warning names them: whether one of the
     two was scaled or cropped is not known, and the labels would lie beside what they name. For this, opening reads the
     header of every file. More of them than MISMATCHES are a damaged copy and a DataError, as are missing folders and
-    images without a label map. A damaged file, or one with other values, is found when it is first asked for.
+    images without a label map. A damaged file, or one with other values, is found when it is first asked for. A copy in
+    train ids is told by its palette, or in grey by its void (255): in grey without void it is read as other classes.
     """
     pairs = find_pairs(root, "GTA5", ("images", "labels"), HOW_TO_GET)
     return serve(_of_one_size(pairs), _read_labels, name="gta5", domain="gta5", size=size)

@@ -112,6 +112,16 @@ def test_a_cmyk_jpeg_keeps_its_colours(tmp_path):
     assert np.abs(read - halves)[:, [4, 27]].max() < 8
 
 
+@pytest.mark.parametrize(("values", "hot"), [(RAMP * 16, 2**16 - 1), (grey(RAMP * 128), 2**16 - 1)], ids=["16", "48"])
+def test_one_hot_pixel_makes_a_picture_of_fewer_bits_darker(tmp_path, values, hot):
+    """A limit that the docstring names."""
+    values = values.copy()
+    values[0, 0] = hot
+    (tmp_path / "picture").write_bytes(deep_png(values, colour_type=2 if values.ndim == 3 else 0))
+    expected = values // 256 if values.ndim == 3 else values * 255 // hot
+    assert np.abs(read_image(tmp_path / "picture")[0].numpy() - expected.reshape(4, 256, -1)[..., 0]).max() <= 1
+
+
 @pytest.mark.parametrize("upright", [False, True])
 def test_a_picture_of_16_bits_is_turned_upright_where_that_is_asked_for(tmp_path, upright):
     Image.fromarray((RAMP * 257).astype(np.uint16)).save(tmp_path / "picture.png", exif=UPRIGHT)
@@ -259,6 +269,21 @@ def test_streets_by_their_palette(tmp_path, numbers, palette):
     read = to_train_ids(read_label_map(path, PALETTES["cityscapes"]), CITYSCAPES_TRAIN_IDS, 34, path)
     expected = np.vectorize(lambda number: CITYSCAPES_TRAIN_IDS.get(number, 255))(numbers)
     assert np.array_equal(read.numpy(), expected)
+
+
+def test_train_ids_in_place_of_street_numbers_are_told_by_colours_or_void(tmp_path):
+    ids = np.tile([0, 1, 2, 8, 10, 11], (2, 1))
+    colours = np.array([STREETS[number] for number in CITYSCAPES_TRAIN_IDS])
+    path = tmp_path / "labels"
+
+    def read(content: bytes) -> list[list[int]]:
+        path.write_bytes(content)
+        return to_train_ids(read_label_map(path, PALETTES["cityscapes"]), CITYSCAPES_TRAIN_IDS, 34, path).tolist()
+
+    assert read(with_palette(ids, colours)) == ids.tolist()
+    assert read(encoded(ids.astype(np.uint8))) == [[255, 255, 255, 1, 255, 2]] * 2, "a limit that GTA5's reader names"
+    with pytest.raises(DataError, match=r"holds the values \[255\]"):
+        read(encoded(np.where(ids == 1, 255, ids).astype(np.uint8)))
 
 
 @pytest.mark.parametrize(("number", "both"), [(17, "17 and 18"), (26, "26 and 34")])
