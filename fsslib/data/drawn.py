@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Shaped, UInt8
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from fsslib.data.decode import DataError, as_rgb, in_8_bits, voc_palette
@@ -245,6 +245,9 @@ def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
             raise DataError(f"{file} has objects of several opacities. Save it with all layers at 100 %.")
         if opaque.any() and not opaque.all():
             black, white = ((pixels[opaque][:, :3] == value).all(1).mean() for value in (0, 255))
+            if _called(choose) & {"#000000", "0"}:
+                black = opaque & ~pixels[..., :3].any(-1)
+                return _Map(black, black, np.arange(2), lambda code: ("#000000", "0") * code, ~opaque & opaque)
             much = 0.3 if opaque.mean() < 0.9 else 0.1
             if (black > 0.01 and black + white > 0.95 and white > 0) or much < black < 0.99:
                 remarks.append(f"{file.name} has black inside a transparent margin: both count as background.")
@@ -288,6 +291,16 @@ def _packed(colours: Shaped[np.ndarray, "*shape 3"]) -> Shaped[np.ndarray, "*sha
     return red << 16 | green << 8 | blue
 
 
+def _called(choose: Choice) -> set[str]:
+    """What is chosen, as a mask may call it: a colour has names and short forms, a grey is a number too."""
+    text = str(choose).strip().lower()
+    try:
+        red, green, blue = ImageColor.getrgb(f"#{text}" if re.fullmatch("[0-9a-f]{6}", text) else text)[:3]
+    except ValueError:
+        return {text}
+    return {text, f"#{red:02x}{green:02x}{blue:02x}"} | ({f"grey {red}"} if red == green == blue else set())
+
+
 def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "H W"], str]:
     """Which pixels are the object, and by which rule."""
     codes, rule = found.codes, found.rule or "what is not black"
@@ -302,21 +315,25 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
                 "objects in one tone."
             )
         if choose is not None:
-            raise DataError(f"{file} has no classes to choose from: it is blurred, or was a JPEG, with two tones.")
+            raise DataError(
+                f"{file} has no classes to choose from: its colours run into one another, as in a JPEG or with smooth "
+                "borders. Paint with a pencil, and save as PNG."
+            )
         return found.seen >= middle, "what is at least half as bright as the brightest pixel"
     names = [found.names(code) for code in others.tolist()]
     shown = some([" ".join(filter(None, called[:2])) for called in names])
     if choose is not None:
-        grey = re.fullmatch(r"#(..)\1\1", str(choose))
-        meant = str(int(grey[1], 16)) if grey and codes.dtype == np.uint8 else str(choose).strip().lower()
-        wanted = [code for code, called in zip(others, names) if meant in map(str.lower, called)]
+        # Black too can be the object, as in an inverted mask.
+        offered, grey = others if found.rule else found.present, codes.dtype == np.uint8
+        called = {n: {*map(str.lower, found.names(n)), f"grey {n}" * grey} for n in offered.tolist()}
+        wanted = [n for n in called if called[n] & _called(choose)]
         if not wanted:
             found.remarks.append(f"{file.name} has no {choose!r}; it has {shown}.")
-        return np.isin(codes, wanted), f"what is {choose}"
+        return np.isin(codes, wanted) & ~found.void, f"what is {choose}"
     if others.size == 1:
         return codes != 0, rule
     if others.size == found.present.size and not found.rule:
-        if others.size > 2:
+        if others.size > 2 or (found.seen == found.seen[0, 0]).all():
             raise DataError(
                 f"{file} has no black, so that its background is not known; it has {shown}. Choose the object's colour "
                 "(--class or --colour), or paint the background black."

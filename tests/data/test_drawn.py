@@ -131,6 +131,7 @@ TWO = LEFT + 2 * RIGHT
 PAINT = [(0, 0, 0), (200, 40, 60), (30, 60, 90)]
 JOINED = "holds 2 objects or classes, which count as one"
 SOFT = grey(BOTH * 255).filter(ImageFilter.GaussianBlur(3))
+RED = [(255,) * 3, (255, 0, 0), (0, 0, 255)]
 SORTED = [(0, 0, 0), (224, 224, 192), (192, 128, 128)]
 
 UNDERSTOOD = {
@@ -311,6 +312,7 @@ REFUSED = {
         lambda folder: (folder / "m.json").write_text("[" * 100_000) and folder / "m.json",
         "cannot be read as JSON",
     ),
+    "two colours as bright": (image(coloured(LEFT, RED)), "has no black.*#ff0000, #ffffff"),
     "one pixel more": (image(grey(np.pad(LEFT, ((0, 0), (0, 1))) * 255)), "is 161 x 120 pixels, its picture"),
     "one pixel less": (array(LEFT[1:]), "is 160 x 119 pixels"),
     "several pages": (pages, "holds 2 pages"),
@@ -353,6 +355,12 @@ CHOSEN = {
     "a number": (image(grey(TWO)), 2, RIGHT),
     "a number of a palette": (image(paletted(TWO, PAINT)), "1", LEFT),
     "a colour": (image(coloured(TWO, PAINT)), "#C8283C", LEFT),
+    "black in an inverted mask": (image(grey(255 - LEFT * 255)), "#000000", LEFT),
+    "0 in an inverted mask": (image(grey(255 - LEFT * 255)), "0", LEFT),
+    "black on a transparent layer": (image(rgba(coloured(LEFT, [(0,) * 3, (255, 0, 0)]), BOTH * 255)), "#000", RIGHT),
+    "a short colour": (image(coloured(TWO, RED)), "#f00", LEFT),
+    "a colour without its sign": (image(coloured(TWO, RED)), "FF0000", LEFT),
+    "a colour's name": (image(coloured(TWO, RED)), "red", LEFT),
     "a grey": (image(grey(LEFT * 128 + RIGHT * 255)), "#808080", LEFT),
     "a colour on a transparent layer": (image(rgba(coloured(TWO, PAINT), BOTH * 255)), "#1e3c5a", RIGHT),
     "a colour where there is no black": (image(coloured(TWO, [(255,) * 3, *PAINT[1:]])), "#1e3c5a", RIGHT),
