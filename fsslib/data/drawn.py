@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from fsslib.data.decode import DataError, as_rgb, in_8_bits, voc_palette
-from fsslib.data.flatness import SPOT, is_drawn, is_label_map, middle_of_two_tones, plain
+from fsslib.data.flatness import SPOT, STILL, is_drawn, is_label_map, middle_of_two_tones, plain, still
 from fsslib.data.names import CLASS_NAMES
 from fsslib.data.outlines import read_outlines
 from fsslib.episodes import VOID
@@ -320,6 +320,8 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
                 "borders. Paint with a pencil, and save as PNG."
             )
         return found.seen >= middle, "what is at least half as bright as the brightest pixel"
+    if not found.rule and found.present.size == 2 and still(codes).mean() < STILL:
+        found.remarks.append(f"{file.name} is made of dots or fine lines: if it is the picture, swap the two.")
     names = [found.names(code) for code in others.tolist()]
     shown = some([" ".join(filter(None, called[:2])) for called in names])
     if choose is not None:

@@ -62,13 +62,13 @@ def is_drawn(dark: Pixels, bright: Pixels, values: Values) -> bool:
 
 
 def is_label_map(codes: Values, seen: Values, distinct: int) -> bool:
-    """Whether a picture has constant regions, without steps from one to the next.
+    """Whether a picture has constant regions, without steps from one to the next, or has one value, or black and one.
 
     `codes` tell its `distinct` colours or numbers apart, `seen` is how bright they look.
     """
     calm, peak = still(codes), seen.max()
     if distinct <= 2 or calm.mean() < STILL:
-        return bool(calm.mean() >= STILL)
+        return bool(calm.mean() >= STILL or distinct == 1 or (distinct == 2 and seen.min() == 0))
     dark, bright = (seen > 0) & (seen <= TRACE * peak), seen >= (1 - TRACE) * peak
     if dark.any() and ((seen == 0) | dark | bright).all():
         far = (dark & ~maximum_filter(bright, 2 * FAR + 1)).any()

@@ -21,6 +21,7 @@ VOC = np.where(RIM, 255, LEFT * 15)
 LABELS = np.where(RIM, 255, LEFT * 1)
 LARGE = (X >= 12) & (X < 148) & (Y >= 8) & (Y < 112)
 CORNER = (X < 8) & (Y < 8)
+NET = (X % 4 == 0) | (Y % 4 == 0)
 DOT = (X - 115) ** 2 + (Y - 60) ** 2 < 4**2
 BOX = (X >= 20) & (X < 100) & (Y >= 30) & (Y < 90)
 
@@ -184,6 +185,9 @@ UNDERSTOOD = {
         LEFT,
         "has 1 spot(s)",
     ),
+    "a net of fine lines": (image(grey(NET * 255)), NET, "made of dots or fine lines"),
+    "hatching": (image(grey(((X + Y) % 3 == 0) * 1)), (X + Y) % 3 == 0, "made of dots or fine lines"),
+    "fine lines in a colour": (image(coloured(NET, PAINT)), NET, "made of dots or fine lines"),
     # transparency
     "a transparent margin": (image(rgba(coloured(LEFT * 1, [(0,) * 3, (255,) * 3]), BOX * 255)), LEFT & BOX, "margin"),
     "a colour on black in a transparent margin": (
@@ -291,7 +295,6 @@ REFUSED = {
     "the picture in another file": (beside(lambda read, folder: image(read, "bmp")(folder)), "holds the same pixels"),
     "a photograph": (beside(photo_as_jpeg), "looks like a photograph.* Name first the picture"),
     "a photograph in few colours": (image(picture().rotate(180).quantize(16)), "looks like a photograph"),
-    "a photograph in dots": (image(picture().rotate(180).convert("1")), "looks like a photograph"),
     "a photograph of 16 bits": (image(grey(NOISE * 200.0, np.uint16), "tif"), "looks like a photograph"),
     "a bright thing in the dark": (image(grey(BOTH * 200 + NOISE / 12)), "looks like a photograph"),
     "noise": (image(grey(NOISE)), "looks like a photograph"),
@@ -392,6 +395,13 @@ def test_a_class_that_a_mask_has_not_is_named_with_those_it_has(tmp_path):
     assert mask.remarks[0] == "m.json has no 'cup'; it has mug, pen."
     with pytest.raises(DataError, match="no classes to choose from"):
         read_drawn_mask(image(SOFT)(tmp_path), tmp_path / "a.png", "#ffffff")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (3, 3)])
+def test_the_smallest_masks(tmp_path, size):
+    drawn = np.arange(np.prod(size)).reshape(size) % 2 == 0
+    picture(*size).save(tmp_path / "a.png")
+    assert np.array_equal(read_drawn_mask(image(grey(drawn * 255))(tmp_path), tmp_path / "a.png").labels, drawn)
 
 
 def test_crowds_alone_are_void_and_named(tmp_path):
