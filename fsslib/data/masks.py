@@ -159,7 +159,7 @@ def files_in(folder: Path, suffix: str, how_to_get: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in files:
         if path.suffix.lower() == suffix and (other := found.setdefault(path.stem, path)) != path:
-            raise DataError(f"{other} and {path} have one name. Remove the one that is not of the archive.")
+            refuse({str(path): f"{other} and {path} have one name."}, "Remove the one that is not of the archive.")
     return found
 
 
