@@ -184,8 +184,11 @@ def _read(
         return _numbers(flat, file)
 
     def understand(opened: Image.Image) -> _Map:
-        deep = ";16" in str(getattr(opened, "tile", "")) and opened.mode in ("RGB", "RGBA", "LA")
+        tile = str(getattr(opened, "tile", ""))
+        deep = (";16" in tile and opened.mode in ("RGB", "RGBA", "LA")) or getattr(opened, "tag_v2", {}).get(262) == 0
+        step = 17 if "'L;4'" in tile else 85 if "'L;2'" in tile else 1  # Pillow stretches few levels of grey to 255
         image = in_8_bits(opened, file, upright=True) if deep else ImageOps.exif_transpose(opened)
+        image = image if step == 1 else image.point(lambda level: level // step)
         # Some tools copy the picture's EXIF to a mask that was drawn upright.
         image = opened if opened.size == upright[::-1] != image.size else image
         found = _picture(image, file, choose)

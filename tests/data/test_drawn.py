@@ -454,3 +454,26 @@ def test_several_masks_of_one_picture_are_joined(tmp_path):
     assert "is void" in mask.remarks[1]
     again = read_drawn_mask([tmp_path / "masks" / f"{n}.png" for n in (2, 1)], tmp_path / "a.png")
     assert np.array_equal(again.labels.numpy(), mask.labels.numpy())
+
+
+@pytest.mark.parametrize(("bits", "numbers"), [(4, (1, 15)), (2, (1, 3))])
+def test_grey_of_few_bits_keeps_its_numbers(tmp_path, bits, numbers):
+    """Pillow 13.0.0 stretches them to 0 .. 255, where 15 of 4 bits would be void."""
+    values = np.zeros((8, 16), dtype=np.uint8)
+    values[1:4, 1:7], values[4:7, 8:15] = numbers
+    digits = np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(8, -1)
+    lines = b"".join(b"\0" + row.tobytes() for row in np.packbits(digits, axis=1))
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0), b"IDAT": zlib.compress(lines), b"IEND": b""}
+    chunks = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts.items())
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    Image.new("RGB", (16, 8)).save(tmp_path / "a.png")
+    for choice in numbers:
+        mask = read_drawn_mask(tmp_path / "mask.png", tmp_path / "a.png", str(choice))
+        assert np.array_equal(mask.labels.numpy(), values == choice)
+
+
+def test_deep_tiff_with_white_at_zero_is_refused(tmp_path):
+    Image.new("RGB", (16, 8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((8, 16), 65535, dtype=np.uint16)).save(tmp_path / "mask.tif", tiffinfo={262: 0})
+    with pytest.raises(DataError, match="16 bits of which 0 is white"):
+        read_drawn_mask(tmp_path / "mask.tif", tmp_path / "a.png")
