@@ -333,7 +333,7 @@ def test_original_size_protocol_scores_where_it_says():
     method = build_method("prototype")
     meter = evaluate(method, EpisodeSet(WithOriginals(), EpisodeManifest(tuple(rows))), "original")
     assert meter.binary.sum(1).tolist() == [64 * 96] * 2
-    with pytest.raises(ValueError, match="keep_originals"):
+    with pytest.raises(ValueError, match="label maps at their original size, which sets of real images have"):
         evaluate(method, EpisodeSet(world, EpisodeManifest(tuple(rows))), "original")
     with pytest.raises(ValueError, match="Unknown protocol"):
         evaluate(method, EpisodeSet(world, EpisodeManifest(tuple(rows))), "hnset")
