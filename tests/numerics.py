@@ -27,7 +27,7 @@ ROOT = paths.project_root()
 RESULTS = ROOT / "results" / "numerics.json"
 ARITHMETICS = {
     "own": {},
-    "two threads": {"OMP_NUM_THREADS": "2"},
+    "two threads": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "plain": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
     "no oneDNN": {"PYTHONPATH": os.pathsep.join(["{folder}", str(ROOT)])},
