@@ -14,7 +14,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageChops, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from fsslib.data.decode import DataError, as_rgb, in_8_bits, voc_palette
+from fsslib.data.decode import DAMAGE, DataError, as_rgb, hold_one, in_8_bits, voc_palette
 from fsslib.data.flatness import SPOT, STILL, is_drawn, is_label_map, middle_of_two_tones, plain, still
 from fsslib.data.names import CLASS_NAMES
 from fsslib.data.outlines import read_outlines
@@ -26,16 +26,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (*SUFFIXES, ".npy", ".json")
 JPEG = (".jpg", ".jpeg")
 
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+ORIENTATION = 0x0112
+"""EXIF's tag of how the stored picture is turned, 1 (upright) to 8; from 5 on it lies."""
+
+FAILED = {
+    UnidentifiedImageError: "is not a picture, or of a kind that cannot be read here. If a viewer shows it, save it "
+    "from there as JPEG or PNG.",
+    Image.DecompressionBombError: "is too large to be read ({}). Save it smaller.",
+    Exception: "cannot be read ({}). It is damaged or cut short: copy it again, or leave it out.",
 }
-"""What brings the stored picture upright, by the value of EXIF's Orientation (tag 274)."""
 
 LAST_CLASS = 20
 """VOC's last number: 255 beside none but numbers up to it is void."""
@@ -76,6 +75,11 @@ class _Map:
     rule: str = ""
     remarks: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of_two(cls, marked: Bool[np.ndarray, "H W"], *names: str, rule: str = "") -> "_Map":
+        """What is marked, and what is not: 1 and 0."""
+        return cls(marked, marked, np.arange(2), lambda code: names * code, np.zeros_like(marked), rule)
+
 
 def read_picture(path: Path | str) -> UInt8[Tensor, "3 H W"]:
     """A picture as viewers show it: turned upright by its EXIF, in RGB, on white where it is transparent.
@@ -103,22 +107,22 @@ def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str
     """
     picture, files = Path(picture), mask_files(path)
     stored, orientation = _opened(picture, _size_and_orientation)
-    height, width = upright = stored[::-1] if orientation >= 5 else stored
+    upright = stored[::-1] if orientation >= 5 else stored
     pixels = cache(lambda: _opened(picture, lambda image: _rgba(ImageOps.exif_transpose(image))))
-    marked, void = np.zeros(upright, dtype=bool), np.zeros(upright, dtype=bool)
+    marked, void = np.zeros((2, *upright), dtype=bool)
     rules, remarks = {}, []
     for file in files:
         found = _read(file, picture, upright, pixels, choose)
         size = found.codes.shape
         if size not in (upright, stored):
             raise DataError(
-                f"{file} is {size[1]} x {size[0]} pixels, its picture {picture.name} {width} x {height}. A mask has "
-                "exactly the size of its picture: draw it on the picture itself and export it unscaled."
+                f"{file} is {size[1]} x {size[0]} pixels, its picture {picture.name} {upright[1]} x {upright[0]}. A "
+                "mask has exactly the size of its picture: draw it on the picture itself and export it unscaled."
             )
         here, rule = _object(found, file, choose)
         parts = [here, found.void]
         if size != upright:
-            parts = [np.asarray(Image.fromarray(part).transpose(TURNS[orientation])) for part in parts]
+            parts = [_turned(part, orientation) for part in parts]
             remarks.append(f"{file.name} was drawn on the picture as it is stored, lying: turned upright with it.")
         elif orientation > 1 and stored == upright:
             remarks.append(
@@ -181,7 +185,7 @@ def _read(
         flat = values.squeeze(0 if len(values) == 1 else -1) if values.ndim == 3 and 1 in values.shape[::2] else values
         if flat.ndim != 2 or flat.dtype.kind not in "biuf":
             raise DataError(f"{file} holds {values.dtype} {[*values.shape]}; a mask is one number a pixel, [H, W].")
-        return _numbers(flat, file)
+        return _numbers(flat, file, [])
 
     def understand(opened: Image.Image) -> _Map:
         tile = str(getattr(opened, "tile", ""))
@@ -195,11 +199,9 @@ def _read(
         if opened.format == "JPEG" and 0 < found.seen.max() <= LAST_CLASS:
             raise DataError(f"{file} is next to black: numbers do not outlive a JPEG. Save the mask as PNG.")
         # A JPEG that is not blank never has two colours alone, so that it need not be read to tell it from the mask.
-        apart = len(found.present) <= 2 and picture.suffix.lower() in JPEG
-        if file.samefile(picture) or not (
-            apart
-            or image.size != pixels().size
-            or ImageChops.difference(_rgba(image), pixels()).getbbox(alpha_only=False)
+        alike = image.size == upright[::-1] and (len(found.present) > 2 or picture.suffix.lower() not in JPEG)
+        if file.samefile(picture) or (
+            alike and not ImageChops.difference(_rgba(image), pixels()).getbbox(alpha_only=False)
         ):
             raise DataError(
                 f"{file} holds the same pixels as {picture}: it is the picture, and no mask of it. Name the picture "
@@ -210,34 +212,8 @@ def _read(
     return _opened(file, understand)
 
 
-def _numbers(values: Shaped[np.ndarray, "H W"], file: Path) -> _Map:
-    """Numbers of any kind, with NaN, -1, and 255 beside VOC's numbers as void."""
-    plain = {"b": np.uint8, "f": np.promote_types(values.dtype, np.float32)}
-    values = values.astype(plain.get(values.dtype.kind, values.dtype.newbyteorder("=")), copy=False)
-    void = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    present = np.unique(values[~void] if void.any() else values)
-    if (below := present[present < 0]).size > 1 or (below < -1).any():
-        raise DataError(
-            f"{file} holds {below.size} negative numbers from {below[0]:g} on, as the scores of a network do, or is a "
-            "TIFF with numbers above 2147483647. Save 0 and 1, or shares from 0 to 1; -1 alone is void."
-        )
-    void |= values < 0
-    remarks = []
-    if void.any() and 0 not in present:
-        remarks.append(f"{file.name} has no 0: what is below or no number is taken for background.")
-        values, void = np.where(void, 0, values), np.zeros_like(void)
-    others = present[(present > 0) & (present != VOID)]
-    if {0, VOID} <= {*present.tolist()} and others.size and others[-1] <= LAST_CLASS:
-        rim = values == VOID
-        void |= rim & is_drawn((values > 0) & ~rim, rim, values)
-    if void.any() or remarks:
-        values = np.where(void, 0, values)
-        present = np.unique(values)
-    return _Map(values, values, present, lambda code: (f"{code:.6g}",), void, remarks=remarks)
-
-
 def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
-    """A picture's colours, or its numbers where it is grey. Void is VOC's rim beside no other colours than VOC's."""
+    """A picture's colours, or its numbers where it is grey."""
     remarks = []
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
@@ -249,36 +225,53 @@ def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
         if opaque.any() and not opaque.all():
             black, white = ((pixels[opaque][:, :3] == value).all(1).mean() for value in (0, 255))
             if _called(choose) & {"#000000", "0"}:
-                black = opaque & ~pixels[..., :3].any(-1)
-                return _Map(black, black, np.arange(2), lambda code: ("#000000", "0") * code, ~opaque & opaque)
+                return _Map.of_two(opaque & ~pixels[..., :3].any(-1), "#000000", "0")
             much = 0.3 if opaque.mean() < 0.9 else 0.1
             if (black > 0.01 and black + white > 0.95 and white > 0) or much < black < 0.99:
                 remarks.append(f"{file.name} has black inside a transparent margin: both count as background.")
             elif choose is None:
-                return _Map(opaque, opaque, np.arange(2), lambda code: (), ~opaque & opaque, "what is not transparent")
+                return _Map.of_two(opaque, rule="what is not transparent")
             image = Image.fromarray(pixels[..., :3] * opaque[..., None])
-    palette = image.getpalette() if image.mode == "P" else None
-    if image.mode not in ("1", "L", "F") and not image.mode.startswith("I"):
-        image = image.convert("RGB")
-        counted = image.getcolors(2**16)
-        if counted is None or any(len(set(colour)) > 1 for _, colour in counted):
-            return _colours(image, counted, palette, remarks)
-        image = image.convert("L")
-    found = _numbers(np.asarray(image.convert("L") if image.mode == "1" else image), file)
-    found.remarks.extend(remarks)
-    return found
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        return _numbers(np.asarray(image.convert("L") if image.mode == "1" else image), file, remarks)
+    pixels = np.asarray(image.convert("RGB"))
+    if (pixels == pixels[..., :1]).all():
+        return _numbers(pixels[..., 0], file, remarks)
+    return _colours(pixels, image.getpalette() if image.mode == "P" else [], remarks)
 
 
-def _colours(image: Image.Image, counted: list | None, palette: list[int] | None, remarks: list[str]) -> _Map:
-    red, green, blue = image.split()
-    bright = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
-    codes = _packed(np.asarray(image))
-    present = np.unique(codes) if counted is None else np.sort(_packed(np.array([colour for _, colour in counted])))
-    voc = _packed(voc_palette())
+def _numbers(values: Shaped[np.ndarray, "H W"], file: Path, remarks: list[str]) -> _Map:
+    """Numbers of any kind, with NaN, -1, and 255 beside VOC's numbers as void."""
+    plain = {"b": np.uint8, "f": np.promote_types(values.dtype, np.float32)}
+    values = values.astype(plain.get(values.dtype.kind, values.dtype.newbyteorder("=")), copy=False)
+    void = ~np.isfinite(values)
+    present = np.unique(values[~void])
+    if (below := present[present < 0]).size > 1 or (below < -1).any():
+        raise DataError(
+            f"{file} holds {below.size} negative numbers from {below[0]:g} on, as the scores of a network do, or is a "
+            "TIFF with numbers above 2147483647. Save 0 and 1, or shares from 0 to 1; -1 alone is void."
+        )
+    void |= values < 0
+    values = np.where(void, 0, values)
+    if void.any() and 0 not in present:
+        remarks.append(f"{file.name} has no 0: what is below or no number is taken for background.")
+        void = np.zeros_like(void)
+    rim = values == VOID
+    drawn = (values > 0) & ~rim
+    as_in_voc = 0 in present and rim.any() and drawn.any() and values[drawn].max() <= LAST_CLASS
+    if as_in_voc and is_drawn(drawn, rim, values):
+        values, void = np.where(rim, 0, values), void | rim
+    return _Map(values, values, np.unique(values), lambda code: (f"{code:.6g}",), void, remarks=remarks)
+
+
+def _colours(pixels: UInt8[np.ndarray, "H W 3"], palette: list[int], remarks: list[str]) -> _Map:
+    """Colours by their names; VOC's rim is void where all colours are VOC's."""
+    codes, voc = _packed(pixels), _packed(voc_palette())
+    present = np.unique(codes)
     is_voc = np.isin(present, voc).all()
-    numbered = voc if is_voc else _packed(np.array(palette or []).reshape(-1, 3))
-    number = {code: str(index) for index, code in reversed(list(enumerate(numbered.tolist())))}
-    void = codes == voc[VOID] if is_voc else np.zeros(codes.shape, dtype=bool)
+    numbered = (voc if is_voc else _packed(np.array(palette).reshape(-1, 3))).tolist()
+    number = {code: str(index) for index, code in reversed(list(enumerate(numbered)))}
+    void = is_voc & (codes == voc[VOID])
     if is_voc:
         codes, present = np.where(void, 0, codes), np.setdiff1d(present, voc[VOID])
     name = {voc[label]: CLASS_NAMES[label] for label in range(1, LAST_CLASS + 1) if is_voc}
@@ -286,12 +279,11 @@ def _colours(image: Image.Image, counted: list | None, palette: list[int] | None
     def names(code: int) -> tuple[str, ...]:
         return f"#{code:06x}", number.get(code, ""), name.get(code, "")
 
-    return _Map(codes, bright, present, names, void, remarks=remarks)
+    return _Map(codes, pixels.max(-1), present, names, void, remarks=remarks)
 
 
 def _packed(colours: Shaped[np.ndarray, "*shape 3"]) -> Shaped[np.ndarray, "*shape"]:
-    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
-    return red << 16 | green << 8 | blue
+    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
 
 
 def _called(choose: Choice) -> set[str]:
@@ -306,12 +298,12 @@ def _called(choose: Choice) -> set[str]:
 
 def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "H W"], str]:
     """Which pixels are the object, and by which rule."""
-    codes, rule = found.codes, found.rule or "what is not black"
-    others = found.present[found.present != 0]
+    codes, seen, present, rule = found.codes, found.seen, found.present, found.rule or "what is not black"
+    others = present[present != 0]
     if not others.size:
         return codes != 0, rule
-    if not found.rule and not is_label_map(codes, found.seen, len(found.present)):
-        middle, spots = middle_of_two_tones(found.seen, len(found.present), file)
+    if not found.rule and not is_label_map(codes, seen, len(present)):
+        middle, spots = middle_of_two_tones(seen, len(present), file)
         if spots:
             found.remarks.append(
                 f"{file.name} has {spots} spot(s) less than half as bright as the rest, which are left out. Paint all "
@@ -322,14 +314,13 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
                 f"{file} has no classes to choose from: its colours run into one another, as in a JPEG or with smooth "
                 "borders. Paint with a pencil, and save as PNG."
             )
-        return found.seen >= middle, "what is at least half as bright as the brightest pixel"
-    if not found.rule and found.present.size == 2 and still(codes).mean() < STILL:
+        return seen >= middle, "what is at least half as bright as the brightest pixel"
+    if not found.rule and present.size == 2 and still(codes).mean() < STILL:
         found.remarks.append(f"{file.name} is made of dots or fine lines: if it is the picture, swap the two.")
-    names = [found.names(code) for code in others.tolist()]
-    shown = some([" ".join(filter(None, called[:2])) for called in names])
+    shown = some([" ".join(filter(None, found.names(code)[:2])) for code in others.tolist()])
     if choose is not None:
         # Black too can be the object, as in an inverted mask.
-        offered, grey = others if found.rule else found.present, codes.dtype == np.uint8
+        offered, grey = others if found.rule else present, codes.dtype == np.uint8
         called = {n: {*map(str.lower, found.names(n)), f"grey {n}" * grey} for n in offered.tolist()}
         wanted = [n for n in called if called[n] & _called(choose)]
         if not wanted:
@@ -337,14 +328,14 @@ def _object(found: _Map, file: Path, choose: Choice) -> tuple[Bool[np.ndarray, "
         return np.isin(codes, wanted) & ~found.void, f"what is {choose}"
     if others.size == 1:
         return codes != 0, rule
-    if others.size == found.present.size and not found.rule:
-        if others.size > 2 or (found.seen == found.seen[0, 0]).all():
+    if others.size == present.size and not found.rule:
+        if others.size > 2 or (seen == seen[0, 0]).all():
             raise DataError(
                 f"{file} has no black, so that its background is not known; it has {shown}. Choose the object's colour "
                 "(--class or --colour), or paint the background black."
             )
         found.remarks.append(f"{file.name} has two tones and no black: the brighter one is taken for the object.")
-        return found.seen == found.seen.max(), "the brighter tone"
+        return seen == seen.max(), "the brighter tone"
     found.remarks.append(
         f"{file.name} holds {others.size} objects or classes, which count as one: {shown}. To take one alone choose "
         "it (--class or --colour)."
@@ -356,8 +347,15 @@ def _size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
     """Height and width as stored, and EXIF's Orientation, 1 where there is none. Pillow turns TIFF as it loads it."""
     if image.format == "TIFF":
         image.load()
-    orientation = image.getexif().get(0x0112, 1)
-    return (image.height, image.width), orientation if orientation in TURNS else 1
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return (image.height, image.width), orientation if orientation in range(2, 9) else 1
+
+
+def _turned(part: Bool[np.ndarray, "h w"], orientation: int) -> Bool[np.ndarray, "H W"]:
+    """What was drawn on the picture as it is stored, brought upright with it."""
+    image = Image.fromarray(part)
+    image.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
 
 
 def _rgba(image: Image.Image) -> Image.Image:
@@ -372,22 +370,10 @@ def _opened(path: Path | str, use: Callable[[Image.Image], Any]) -> Any:
         raise DataError(f"{path} {found}.")
     try:
         with Image.open(path) as image:
-            # MPO is a telephone's JPEG, with a preview or the other eye's picture behind it.
-            if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-                raise DataError(f"{path} holds {pages} pages or frames. Save the one you mean as a file of its own.")
+            hold_one(image, path)
             return use(image)
     except DataError:
         raise
-    except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} is not a picture, or of a kind that cannot be read here. If a viewer shows it, save it from there "
-            "as JPEG or PNG."
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to be read ({error}). Save it smaller.") from error
-    # Pillow reports damage in many ways: from its PNG reader as SyntaxError, from EXIF as struct.error, TypeError for a
-    # TIFF's wrong pointer, RuntimeError in AVIF.
-    except (OSError, SyntaxError, ValueError, TypeError, RuntimeError, struct.error) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}). It is damaged or cut short: copy it again, or leave it out."
-        ) from error
+    except (*DAMAGE, struct.error, Image.DecompressionBombError) as error:  # struct.error is damaged EXIF
+        said = next(words for kind, words in FAILED.items() if isinstance(error, kind))
+        raise DataError(f"{path} {said.format(error)}") from error

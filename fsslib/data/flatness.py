@@ -35,20 +35,20 @@ SPOT = 20
 MOST_WINDOWS = 100_000
 """So many surroundings of pixels are looked at; of more, every so many."""
 
-
 Values = Shaped[np.ndarray, "H W"]
 Pixels = Bool[np.ndarray, "H W"]
 
 
 def still(values: Values) -> Pixels:
     """Pixels in a square of 2 x 2 equal ones."""
-    across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
-    squares = across[1:] & across[:-1] & down[:, 1:]
-    found = np.zeros(values.shape, dtype=bool)
-    for rows in (slice(1, None), slice(None, -1)):
-        for columns in (slice(1, None), slice(None, -1)):
-            found[rows, columns] |= squares
-    return found
+    across, down = _steps(values)
+    squares = np.pad(~(across[1:] | across[:-1] | down[:, 1:]), 1)
+    return squares[1:, 1:] | squares[1:, :-1] | squares[:-1, 1:] | squares[:-1, :-1]
+
+
+def _steps(values: Values) -> tuple[Pixels, Pixels]:
+    """Where a pixel differs from the one before it, along a row and along a column."""
+    return values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
 
 
 def plain(values: Values) -> Pixels:
@@ -76,10 +76,8 @@ def is_label_map(codes: Values, seen: Values, distinct: int) -> bool:
             return False
     around, step = _windows(seen, ~calm, 3)
     graded = (around.min((1, 2)) < around[:, 1, 1]) & (around[:, 1, 1] < around.max((1, 2)))
-    across, down = codes[:, 1:] != codes[:, :-1], codes[1:] != codes[:-1]
-    border = np.zeros(codes.shape, dtype=bool)
-    for part, differs in ((np.s_[:, 1:], across), (np.s_[:, :-1], across), (np.s_[1:], down), (np.s_[:-1], down)):
-        border[part] |= differs
+    across, down = (np.pad(steps, pad) for steps, pad in zip(_steps(codes), (((0, 0), (1, 1)), ((1, 1), (0, 0)))))
+    border = across[:, 1:] | across[:, :-1] | down[1:] | down[:-1]
     return bool(graded.sum() * step <= GRADED * border.sum())
 
 

@@ -17,7 +17,17 @@ from pathlib import Path
 from torch import Tensor
 
 from fsslib.data.decode import DataError
-from fsslib.data.drawn import JPEG, MASK_SUFFIXES, SUFFIXES, Choice, mask_files, read_drawn_mask, read_picture, some
+from fsslib.data.drawn import (
+    JPEG,
+    MASK_SUFFIXES,
+    SUFFIXES,
+    Choice,
+    DrawnMask,
+    mask_files,
+    read_drawn_mask,
+    read_picture,
+    some,
+)
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
 from fsslib.data.outlines import key, listed_in
@@ -44,26 +54,50 @@ class Found:
 
 
 class FolderImages(LabelledImageSet):
-    """An episode source over the pictures of a folder that have a mask; made by `open_folder`.
+    """The pictures of the folder `images` that have a mask, as a data set of one class; see `find_pictures` for names.
 
     `pairs` are picture and mask of those that show the object, a pair for each mask, `unlabelled` the pictures without
     a mask, by name, and `notes` say how the folder and its masks were understood.
+
+    Pictures come upright (EXIF) and in RGB (`read_picture`); what a mask marks is told by `read_drawn_mask`, with
+    `choose`. A class that other data sets have too ("dog") keeps its global id. An object may be as small as it likes,
+    as long as one pixel of it is left at `size`; an empty mask says that its picture shows none.
+
+    Raises DataError when there is no picture, no mask for any, or two of one name, and for a mask that cannot be
+    understood. A damaged picture is found when it is first used, or by `check()`.
     """
 
-    def __init__(self, found: Found, *, class_name: str, size: int, keep_originals: bool, choose: Choice):
-        number = own_class_id(class_name)
-        files = {name: (found.pictures[name], *masks) for name, masks in sorted(found.masks.items())}
+    def __init__(
+        self,
+        images: Path | str,
+        masks: Path | str | None = None,
+        *,
+        class_name: str = "object",
+        size: int = 256,
+        keep_originals: bool = False,
+        choose: Choice = None,
+    ):
+        found, number = find_pictures(images, masks), own_class_id(class_name)
+        if not found.masks:
+            example = next(iter(found.pictures.values()))
+            where = "beside it" if masks is None else f"in {masks}"
+            raise DataError(
+                f"None of the {len(found.pictures)} pictures in {images} has a mask. Draw one for a picture in which "
+                f"the object is easy to see, white on black and of the picture's size, and save it {where} as "
+                f"{example.stem}{MASK_ENDING}.png (for {example.name})." + "".join(f"\n{r}" for r in found.remarks)
+            )
+        files = {name: (found.pictures[name], *drawn) for name, drawn in sorted(found.masks.items())}
         contents, understood, remarks = {}, [], []
-        for name, (picture, *masks) in files.items():
-            mask = read_drawn_mask(masks, picture, choose)
+        for name, (picture, *drawn) in files.items():
+            mask = read_drawn_mask(drawn, picture, choose)
             shown = classes_in(mask.labels, size, minimum_share=0)
             contents[name] = ImageClasses(*(frozenset({number} if c else ()) for c in (shown.held, shown.large)))
-            understood.append((some([mask.name for mask in masks], 1), mask.rule, mask.share))
+            understood.append((some([mask.name for mask in drawn], 1), mask))
             remarks += mask.remarks
 
         def load(name: str) -> tuple[Tensor, Tensor]:
-            picture, *masks = files[name]
-            return read_picture(picture), read_drawn_mask(masks, picture, choose).labels
+            picture, *drawn = files[name]
+            return read_picture(picture), read_drawn_mask(drawn, picture, choose).labels
 
         super().__init__(
             contents,
@@ -76,40 +110,12 @@ class FolderImages(LabelledImageSet):
             class_of=dict.fromkeys(files, number),
             files_of=files.__getitem__,
         )
-        shown = self.images_by_class[number]
-        self.pairs = tuple((files[name][0], mask) for name in shown for mask in files[name][1:])
+        self.pairs = tuple((files[n][0], mask) for n in self.images_by_class[number] for mask in files[n][1:])
         self.unlabelled = {name: path for name, path in found.pictures.items() if name not in files}
         self.notes = (*describe_masks(understood), *remarks, *found.remarks)
 
 
-def open_folder(
-    images: Path | str,
-    masks: Path | str | None = None,
-    *,
-    class_name: str = "object",
-    size: int = 256,
-    keep_originals: bool = False,
-    choose: Choice = None,
-) -> FolderImages:
-    """The pictures of the folder `images` that have a mask, as a data set of one class; see `find_pictures` for names.
-
-    Pictures come upright (EXIF) and in RGB (`read_picture`); what a mask marks is told by `read_drawn_mask`, with
-    `choose`. A class that other data sets have too ("dog") keeps its global id. An object may be as small as it likes,
-    as long as one pixel of it is left at `size`; an empty mask says that its picture shows none.
-
-    Raises DataError when there is no picture, no mask for any, or two of one name, and for a mask that cannot be
-    understood. A damaged picture is found when it is first used, or by `check()`.
-    """
-    found = find_pictures(images, masks)
-    if not found.masks:
-        example = next(iter(found.pictures.values()))
-        where = "beside it" if masks is None else f"in {masks}"
-        raise DataError(
-            f"None of the {len(found.pictures)} pictures in {images} has a mask. Draw one for a picture in which the "
-            f"object is easy to see, white on black and of the picture's size, and save it {where} as "
-            f"{example.stem}{MASK_ENDING}.png (for {example.name})." + "".join(f"\n{line}" for line in found.remarks)
-        )
-    return FolderImages(found, class_name=class_name, size=size, keep_originals=keep_originals, choose=choose)
+open_folder = FolderImages
 
 
 def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
@@ -130,15 +136,16 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
         if inside:
             both = [(folder / "images", folder / "masks") for folder in inside]
             return _merged([find_pictures(one, other if other.is_dir() else None) for one, other in both])
-    stems = {key(path.stem) for path in files}
-    drawn = [(name, path) for path in files if (name := _mask_of(path, stems)) is not None]
+    stems, drawn = {key(path.stem) for path in files}, []
     pictures: dict[str, Path] = {}
-    for path in (path for path in files if _mask_of(path, stems) is None):
-        name = key(path.stem)
-        if name in pictures:
+    for path in files:
+        if (name := _mask_of(path, stems)) is None:
+            name = key(path.stem)
+            if name not in pictures:
+                pictures[name] = path
+                continue
             pictures[name], path = _told_apart(pictures[name], path)
-            drawn.append((name, path))
-        pictures.setdefault(name, path)
+        drawn.append((name, path))
     if not pictures:
         others = f" It has other files, such as {left_alone[0].name}." if left_alone else ""
         raise DataError(
@@ -154,41 +161,35 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
             here = [(name, path) for name in pictures for _, path in here]
         drawn, left_alone = drawn + here, left_alone + left
     by_file = {key(path.name): name for name, path in pictures.items()}
-    by_name: dict[str, list[Path]] = {}
+    by_name: dict[str, dict[tuple[Path, str], Path]] = {}
     lonely, no_outlines = [], []
     for name, path in drawn:
         listed = listed_in(path) if path.suffix.lower() == ".json" else None
-        if listed == []:
-            no_outlines.append(path.name)
-            continue
-        found = {by_file[key(file)]: None for file in listed or () if key(file) in by_file}
-        named = [name] * (name in pictures) if listed is None or name in pictures else found
-        lonely += [] if named else [path.name]
+        found = {by_file[key(file)] for file in listed or () if key(file) in by_file}
+        named = {name} & {*pictures} if listed is None or (listed and name in pictures) else found
+        if not named:
+            (no_outlines if listed == [] else lonely).append(path)
         for one in named:
-            for other in by_name.get(one, ()):
-                if (other.parent, other.stem.lower()) == (path.parent, path.stem.lower()):
-                    raise DataError(f"{other} and {path.name} are two masks of one name. Rename or remove one of them.")
-            by_name.setdefault(one, []).append(path)
-    remarks = []
-    if no_outlines:
-        remarks.append(f"JSON without outlines by LabelMe or COCO, left alone: {some(no_outlines)}.")
-    if lonely:
-        remarks.append(f"Masks without a picture of their name, left alone: {some(lonely)}.")
-    if left_alone:
-        names = some([path.name for path in left_alone])
-        remarks.append(f"Not read, for their names are none of pictures ({', '.join(SUFFIXES)}): {names}.")
+            other = by_name.setdefault(one, {}).setdefault((path.parent, path.stem.lower()), path)
+            if other != path:
+                raise DataError(f"{other} and {path.name} are two masks of one name. Rename or remove one of them.")
+    said = {
+        "JSON without outlines by LabelMe or COCO, left alone": no_outlines,
+        "Masks without a picture of their name, left alone": lonely,
+        f"Not read, for their names are none of pictures ({', '.join(SUFFIXES)})": left_alone,
+    }
     return Found(
         {path.stem: path for path in pictures.values()},
-        {pictures[name].stem: tuple(sorted(paths)) for name, paths in by_name.items()},
-        tuple(remarks),
+        {pictures[name].stem: tuple(sorted(paths.values())) for name, paths in by_name.items()},
+        tuple(f"{what}: {some([path.name for path in paths])}." for what, paths in said.items() if paths),
     )
 
 
-def describe_masks(understood: Iterable[tuple[str, str, float]]) -> list[str]:
-    """A sentence for each rule by which masks were understood; `understood` are file, rule and share of each."""
+def describe_masks(understood: Iterable[tuple[str, DrawnMask]]) -> list[str]:
+    """A sentence for each rule by which masks, given with the names of their files, were understood."""
     by_rule: dict[str, list[str]] = {}
-    for name, rule, share in understood:
-        by_rule.setdefault(rule, []).append(f"{name} ({share:.1%} of the picture)")
+    for name, mask in understood:
+        by_rule.setdefault(mask.rule, []).append(f"{name} ({mask.share:.1%} of the picture)")
     return [f"The object is {rule} in {some(names)}." for rule, names in by_rule.items()]
 
 
@@ -212,13 +213,12 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _mask_of(path: Path, names: Collection[str]) -> str | None:
     """The name of the picture that a file is a mask of, by its own name; None where it may be a picture itself."""
-    name = key(path.stem)
+    name, is_picture = key(path.stem), path.suffix.lower() in SUFFIXES
     # Cellpose's NAME_seg.npy is no mask alone.
-    tools = OF_PICTURE.fullmatch(name) if path.suffix.lower() in SUFFIXES or MASK_ENDING in name else None
+    tools = OF_PICTURE.fullmatch(name) if is_picture or MASK_ENDING in name else None
     if tools and (picture := tools[1] or tools[2]) in names:
         return picture
-    is_mask = name.endswith(MASK_ENDING) or path.suffix.lower() not in SUFFIXES
-    return name.removesuffix(MASK_ENDING) if is_mask else None
+    return None if is_picture and not name.endswith(MASK_ENDING) else name.removesuffix(MASK_ENDING)
 
 
 def _told_apart(*files: Path) -> tuple[Path, Path]:
@@ -242,11 +242,10 @@ def _told_apart(*files: Path) -> tuple[Path, Path]:
 
 
 def _merged(parts: Sequence[Found]) -> Found:
-    pictures = [path for part in parts for path in part.pictures.values()]
-    if twice := [path for path in pictures if sum(path.stem.lower() == other.stem.lower() for other in pictures) > 1]:
-        raise DataError(f"{twice[0]} and {twice[1]} are two pictures of one name. Rename or remove one of them.")
-    return Found(
-        {name: path for part in parts for name, path in part.pictures.items()},
-        {name: masks for part in parts for name, masks in part.masks.items()},
-        tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)),
-    )
+    """One of several folders."""
+    seen: dict[str, Path] = {}
+    for path in (path for part in parts for path in part.pictures.values()):
+        if (other := seen.setdefault(path.stem.lower(), path)) != path:
+            raise DataError(f"{other} and {path} are two pictures of one name. Rename or remove one of them.")
+    pictures, masks = ({k: v for part in parts for k, v in vars(part)[what].items()} for what in ("pictures", "masks"))
+    return Found(pictures, masks, tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)))

@@ -3,7 +3,7 @@
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,25 +36,23 @@ def read_outlines(
     content, remarks = _parsed(path, path.stat().st_mtime_ns), []
     try:
         if "shapes" in content:
-            size = tuple(int(content.get(key) or n) for key, n in zip(("imageHeight", "imageWidth"), size))
-            found = list(_of_labelme(content, size))
+            entry, sides, objects = content, ("imageHeight", "imageWidth"), list(_of_labelme(content))
         elif listed_in(path):
-            entry = _entry(content, path, picture)
-            size = tuple(int(entry.get(key) or n) for key, n in zip(("height", "width"), size))
-            objects = [one for one in content["annotations"] if str(one["image_id"]) == str(entry["id"])]
-            outlined = [one for one in objects if one.get("segmentation")] or objects
-            if len(outlined) < len(objects):
-                remarks.append(
-                    f"{path.name} has {len(objects) - len(outlined)} without outline in {picture.name}: left out."
-                )
-            found = list(_of_coco(content, outlined, size))
-            if found and all(name is None for name, _ in found):
+            entry, sides = _entry(content, path, picture), ("height", "width")
+            objects = list(_of_coco(content, str(entry["id"])))
+            outlined = [one for one in objects if one[1]] or objects
+            if missing := len(objects) - len(outlined):
+                remarks.append(f"{path.name} has {missing} without outline in {picture.name}: left out.")
+            if outlined and all(name is None for name, _ in outlined):
                 remarks.append(
                     f"{path.name} marks all of {picture.name} as crowds, which are void. CVAT does so with a brush: "
                     "set iscrowd to 0 where objects are meant."
                 )
+            objects = outlined
         else:
             raise DataError(f"{path} is neither LabelMe's nor COCO's JSON: it has no shapes, and no images.")
+        size = tuple(int(entry.get(side) or n) for side, n in zip(sides, size))
+        found = [(name, fill(outline, *size)) for name, outline in objects]
     except ImportError as error:
         raise DataError(f'{path}: outlines are filled by pycocotools: pip install "fsslib[coco]".') from error
     except DataError:
@@ -80,7 +78,7 @@ def listed_in(path: Path) -> list[str] | None:
         content = _parsed(path, path.stat().st_mtime_ns)
         if "shapes" in content:
             return None
-        return [_name(entry)[-1] for entry in content["images"]] if content["annotations"] is not None else []
+        return [_parts(entry)[-1] for entry in content["images"]] if content["annotations"] is not None else []
     except (DataError, KeyError, TypeError):
         return []
 
@@ -94,58 +92,51 @@ def _parsed(path: Path, changed: int) -> Any:
         raise DataError(f"{path} cannot be read as JSON ({error}). Export it again, or leave it out.") from error
 
 
-def _name(entry: Mapping[str, Any]) -> list[str]:
+def _parts(entry: Mapping[str, Any]) -> list[str]:
     return str(entry["file_name"]).replace("\\", "/").split("/")
 
 
 def _entry(content: Mapping[str, Any], path: Path, picture: Path) -> Mapping[str, Any]:
     """The image of a COCO JSON that is this picture: of several of one name the one in folders of the same names."""
-    named = [entry for entry in content["images"] if key(_name(entry)[-1]) == key(picture.name)]
-    named = [entry for entry in named if _name(entry)[-1] == picture.name] or named
+    named = [entry for entry in content["images"] if key(_parts(entry)[-1]) == key(picture.name)]
+    named = [entry for entry in named if _parts(entry)[-1] == picture.name] or named
     if len(named) > 1:
-        parts = picture.resolve().parts
-        named = [entry for entry in named if list(parts[-len(_name(entry)) :]) == _name(entry)]
+        folders = picture.resolve().parts
+        named = [entry for entry in named if list(folders[-len(_parts(entry)) :]) == _parts(entry)]
     if len(named) != 1:
-        known = ", ".join("/".join(_name(entry)) for entry in content["images"][:5])
+        known = ", ".join("/".join(_parts(entry)) for entry in content["images"][:5])
         how_often = "more than once" if named else "not"
         raise DataError(f"{path} lists {picture.name} {how_often}. It has {len(content['images'])} images: {known} ...")
     return named[0]
 
 
-def _of_coco(
-    content: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], size: tuple[int, int]
-) -> Iterator[tuple[str | None, np.ndarray]]:
-    """Name and pixels of each object, the name None for a crowd. Some tools write ids, and 0 and 1, as text."""
+def _of_coco(content: Mapping[str, Any], image_id: str) -> Iterator[tuple[str | None, Any]]:
+    """Name and outline of each object, the name None for a crowd. Some tools write ids, and 0 and 1, as text."""
     names = {str(category["id"]): category["name"] for category in content.get("categories", ())}
-    for entry in objects:
+    for entry in (one for one in content["annotations"] if str(one["image_id"]) == image_id):
         crowd = str(entry.get("iscrowd")).lower() in ("1", "true")
         name = None if crowd else _class(names.get(str(entry["category_id"]), entry["category_id"]))
-        yield name, fill(entry.get("segmentation"), *size)
+        yield name, entry.get("segmentation")
 
 
 def _class(label: Any) -> str | None:
-    name = str(label).strip()
-    return MEANT.get(name.lower(), name)
+    return MEANT.get((name := str(label).strip()).lower(), name)
 
 
-def _of_labelme(content: Mapping[str, Any], size: tuple[int, int]) -> Iterator[tuple[str | None, np.ndarray]]:
+def _of_labelme(content: Mapping[str, Any]) -> Iterator[tuple[str | None, list[list[float]]]]:
+    """Name and outline of each shape, all as polygons: x and y in turn."""
     for shape in content["shapes"]:
-        kind = shape.get("shape_type") or "polygon"
-        yield _class(shape["label"]), fill([_corners(shape["label"], kind, shape["points"])], *size)
-
-
-def _corners(name: str, kind: str, points: Sequence[Sequence[float]]) -> list[float]:
-    """A shape of LabelMe as one polygon, x and y in turn."""
-    if kind == "rectangle" and len(points) == 2:
-        (left, top), (right, bottom) = points
-        points = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    elif kind == "circle":
-        (x, y), rim = points
-        radius, steps = math.dist((x, y), rim), np.arange(CORNERS) * 2 * math.pi / CORNERS
-        points = [(x + radius * math.cos(step), y + radius * math.sin(step)) for step in steps]
-    elif kind not in ("polygon", "rectangle") or len(points) < 3:
-        raise DataError(
-            f"The shape {name!r} is a {kind} of {len(points)} points, where a polygon, rectangle or circle is wanted. "
-            "Draw a polygon around the object, or take the shape out."
-        )
-    return [float(value) for point in points for value in point]
+        kind, points = shape.get("shape_type") or "polygon", shape["points"]
+        if kind == "rectangle" and len(points) == 2:
+            (left, top), (right, bottom) = points
+            points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        elif kind == "circle":
+            (x, y), rim = points
+            radius, steps = math.dist((x, y), rim), np.arange(CORNERS) * 2 * math.pi / CORNERS
+            points = [(x + radius * math.cos(step), y + radius * math.sin(step)) for step in steps]
+        elif kind not in ("polygon", "rectangle") or len(points) < 3:
+            raise DataError(
+                f"The shape {shape['label']!r} is a {kind} of {len(points)} points, where a polygon, rectangle or "
+                "circle is wanted. Draw a polygon around the object, or take the shape out."
+            )
+        yield _class(shape["label"]), [[float(value) for point in points for value in point]]
