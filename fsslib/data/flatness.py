@@ -46,7 +46,7 @@ def still(values: Values) -> Pixels:
     return squares[1:, 1:] | squares[1:, :-1] | squares[:-1, 1:] | squares[:-1, :-1]
 
 
-def _steps(values: Values) -> tuple[Pixels, Pixels]:
+def _steps(values: Values) -> tuple[Bool[np.ndarray, "H w"], Bool[np.ndarray, "h W"]]:
     """Where a pixel differs from the one before it, along a row and along a column."""
     return values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
 
