@@ -5,6 +5,7 @@ import itertools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,16 +57,15 @@ def evaluate(
             episodes = replace(episodes, source=episodes.source.under(rule))
     method.compute_dtype = dtype
     batch_size = batch_size or questions_at_once(method, episodes, device)
-    was_training = method.training
-    method.to(device).eval()
     predict: Callable[[Any], Prediction] = method.predict
     if keep_bytes and isinstance(episodes, EpisodeSet) and _splits(method):
-        reusing = _Reusing(method, episodes.manifest.rows, keep_bytes)
-        predict = reusing.predict if reusing.spared >= 0.1 else predict
-    try:
-        batches = episodes.batches(batch_size)
-        total, title = -(-len(episodes) // batch_size), f"{batch_size} at a time"
-        for episode in tqdm(batches, title, total, disable=not progress):
+        rows = episodes.manifest.rows
+        images = [key for row in rows for key in (row.query, *_support_keys(row))]
+        if len(set(images)) <= 0.9 * len(images):
+            predict = _Reusing(method, rows, keep_bytes).predict
+    batches, total = episodes.batches(batch_size), -(-len(episodes) // batch_size)
+    with evaluating(method, device):
+        for episode in tqdm(batches, f"{batch_size} at a time", total, disable=not progress):
             episode = episode.to(device)
             with torch.inference_mode():
                 prediction = predict(episode)
@@ -74,11 +74,20 @@ def evaluate(
             elif rule.labels_at == "input":
                 meter.update(prediction.labels, episode.query_labels, episode.class_ids, prediction.presence)
             else:
-                for labels, truth, ids, presence in _at_original_size(prediction, episode, rule):
-                    meter.update(labels, truth, ids, presence)
+                for answer in _at_original_size(prediction, episode, rule):
+                    meter.update(*answer)
+    return meter
+
+
+@contextmanager
+def evaluating(method: Method, device: torch.device | str) -> Iterator[None]:
+    """The method in eval mode on a device; it gets its mode back, whatever happens."""
+    was_training = method.training
+    method.to(device).eval()
+    try:
+        yield
     finally:
         method.train(was_training)
-    return meter
 
 
 AT_ONCE = 25
@@ -93,15 +102,11 @@ def questions_at_once(method: Method, questions: EpisodeSet | ImageSet, device: 
 
     AT_ONCE at most. The method is in eval mode meanwhile, and no random number is used up.
     """
-    was_training, device = method.training, torch.empty(0, device=device).device
+    device = torch.empty(0, device=device).device
     gpus = [device] if device.type == "cuda" else []
-    method.to(device).eval()
-    try:
-        with torch.random.fork_rng(gpus), torch.inference_mode(), _Peak() as peak:
-            for first in itertools.islice(questions.batches(1), 1):
-                method.predict(first.to(device))
-    finally:
-        method.train(was_training)
+    with evaluating(method, device), torch.random.fork_rng(gpus), torch.inference_mode(), _Peak() as peak:
+        for first in itertools.islice(questions.batches(1), 1):
+            method.predict(first.to(device))
     return min(AT_ONCE, max(1, _room(device) // max(1, peak.bytes)))
 
 
@@ -144,18 +149,12 @@ class _Reusing:
     """Predictions for the rows of a manifest, in their order, that encode an image once as long as there is room."""
 
     def __init__(self, method: Method, rows: Sequence[EpisodeRow], room: int):
-        self._method, self._rows, self._done = method, rows, 0
+        self._method, self._rows = method, iter(rows)
         self._supports = _Kept([key for row in rows for key in _support_keys(row)], room)
         self._queries = _Kept([row.query for row in rows], room)
 
-    @property
-    def spared(self) -> float:
-        """The share of images that need no encoding, if there is room."""
-        return 1 - (self._supports.distinct + self._queries.distinct) / (self._supports.asked + self._queries.asked)
-
     def predict(self, episode: Episode) -> Prediction:
-        rows = self._rows[self._done : self._done + len(episode)]
-        self._done += len(rows)
+        rows = list(itertools.islice(self._rows, len(episode)))
         lead = episode.support_masks.shape[:3]
         with self._method.autocast(episode.query_images.device):
             support = self._supports.encoded(
@@ -178,7 +177,6 @@ class _Kept:
     def __init__(self, keys: Sequence[Hashable], room: int):
         self._uses, self._room = Counter(keys), room
         self._kept: dict[Hashable, dict[str, Tensor]] = {}
-        self.asked, self.distinct = len(keys), len(self._uses)
 
     def encoded(self, method: Method, keys: Sequence[Hashable], *inputs: Tensor) -> dict[str, Tensor]:
         """`method.encode` of images, or images and masks, of these names."""
@@ -271,18 +269,15 @@ def evaluate_best(
 
 def mean_loss(method: Method, images: ImageSet, batch_size: int | None = None) -> float:
     """The cross-entropy of `method` on a set of images, a mean over labelled pixels; mode and batches as `evaluate`."""
-    device = next(method.parameters()).device
+    device, total, pixels = next(method.parameters()).device, 0.0, 0
     batch_size = batch_size or questions_at_once(method, images, device)
-    was_training, total, pixels = method.training, 0.0, 0
-    method.eval()
-    with torch.inference_mode():
+    with evaluating(method, device), torch.inference_mode():
         for batch in images.batches(batch_size):
             batch = batch.to(device)
             with method.autocast(device):
                 logits = method(batch)
             total += F.cross_entropy(logits.float(), batch.labels, ignore_index=VOID, reduction="sum").item()
             pixels += int((batch.labels != VOID).sum())
-    method.train(was_training)
     return total / pixels
 
 

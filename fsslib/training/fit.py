@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from fsslib.data.streams import ImageSet, ahead
@@ -99,12 +98,18 @@ def fit(
     method.prepare(classes)
     torch.manual_seed(seed)
 
-    history, first_phase, first_step, loaded = History(), 0, 0, None
+    history, first_phase, loaded = History(), 0, None
     if checkpoint is not None and Path(checkpoint).exists():
         loaded = load_checkpoint(checkpoint, identity=identity)
-        first_phase, first_step = loaded["phase"], loaded["step"]
+        first_phase = loaded["phase"]
         history = History(loaded["history"], loaded["seconds"], loaded.get("best"), earlier=loaded["seconds"])
-        _restore(method, loaded["method"], checkpoint)
+        try:
+            method.load_state_dict(loaded["method"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{checkpoint} holds the weights of another network: {str(error).splitlines()[-1].strip()} "
+                "Use another output folder, or build the method as it was."
+            ) from error
 
     started = time.perf_counter() - history.seconds
     total = sum(p.steps for p in recipe.phases)
@@ -114,24 +119,34 @@ def fit(
             torch._dynamo.config.suppress_errors = True  # what cannot be translated runs as it is, with a warning
             for stage in method.backbone.network.children():
                 stage.compile()  # in place: the names of the state dict stay
-    report = _Report(total, len(history.rows), log_every, progress)
     if prepare_ahead is None:
         prepare_ahead = 2 if device.type == "cuda" else 0
-    with _stop_requested() as stop, ahead(data, prepare_ahead, total - 1) as (data, rest):
+    watched = sys.stderr.isatty() if progress is None else progress
+    bar = tqdm(total=total, initial=len(history.rows), unit="step", leave=False, disable=not watched)
+    with bar, _stop_requested() as stop, ahead(data, prepare_ahead, total - 1) as (data, rest):
         for number in range(first_phase, len(recipe.phases)):
-            phase = recipe.phases[number]
+            phase, begin = recipe.phases[number], 0
             optimizers = recipe.optimizers_of(number, method)
-            begin = 0
-            if loaded is not None and number == first_phase:
-                begin = first_step
+            if loaded is not None:
+                begin = loaded["step"]
                 for name, optimizer in optimizers.items():
                     optimizer.load_state_dict(loaded["optimizers"][name])
-                _restore_rng(loaded["rng"], device)
+                torch.set_rng_state(loaded["rng"]["cpu"])
+                if device.type == "cuda" and "cuda" in loaded["rng"]:
+                    torch.cuda.set_rng_state(loaded["rng"]["cuda"], device)
+                loaded = None
 
-            def save(step: int, phase_number: int = number, current: dict = optimizers) -> None:
+            def save(step: int, phase_number: int = number, current: Mapping = optimizers) -> None:
                 history.seconds = time.perf_counter() - started
-                if checkpoint is not None:
-                    save_checkpoint(checkpoint, _state(method, current, phase_number, step, history, identity, device))
+                if checkpoint is None:
+                    return
+                rng = {"cpu": torch.get_rng_state()}
+                if device.type == "cuda":
+                    rng["cuda"] = torch.cuda.get_rng_state(device)
+                where = {"identity": identity, "phase": phase_number, "step": step, "rng": rng}
+                logged = {"history": history.rows, "seconds": history.seconds, "best": history.best}
+                states = {name: optimizer.state_dict() for name, optimizer in current.items()}
+                save_checkpoint(checkpoint, where | logged | {"method": method.state_dict(), "optimizers": states})
 
             for step in range(begin, phase.steps):
                 # 1. learning rates for this step; 2. a batch; 3. the method's own update; 4. what it does after it
@@ -140,8 +155,9 @@ def fit(
                         group["lr"] = group["base_lr"] * phase.schedule.factor(step, phase.steps)
                 overall = sum(p.steps for p in recipe.phases[:number]) + step
                 batch = method.draw_batch(data[phase.data], overall)
+                batch = tuple(b.to(device) for b in batch) if isinstance(batch, tuple) else batch.to(device)
                 try:
-                    values = step_in_pieces(method, _to(batch, device), optimizers, accumulate)
+                    values = step_in_pieces(method, batch, optimizers, accumulate)
                 except TrainingDiverged as error:
                     raise TrainingDiverged(
                         f"Training diverged in phase {phase.name!r} at step {step}: {error}. No weight was changed by "
@@ -152,20 +168,23 @@ def fit(
                     method.after_step()
 
                 history.rows.append({"step": overall, "phase": number, **values})
-                report.step(phase.name, values)
+                done, text = overall + 1, "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+                bar.update()
+                if done % 10 == 0:
+                    bar.set_postfix_str(text)
+                if not watched and progress is None and log_every > 0 and (done % log_every == 0 or done == total):
+                    print(f"{phase.name}  step {done}/{total}  {text}", flush=True)
                 due = step + 1 == phase.steps or bool(checkpoint_every and (step + 1) % checkpoint_every == 0)
                 if due:
                     rest()
                     _keep_best(history, method, held_out)
-                if stop():
+                if stop:
                     save(step + 1)
-                    report.close()
                     where = f"; it is saved in {checkpoint}, run the same again to go on" if checkpoint else ""
-                    raise KeyboardInterrupt(f"Training stopped after step {overall + 1} of {total}{where}.")
+                    raise KeyboardInterrupt(f"Training stopped after step {done} of {total}{where}.")
                 if due and step + 1 < phase.steps:
                     save(step + 1)
             save(phase.steps)
-    report.close()
     history.seconds = time.perf_counter() - started
     return history
 
@@ -180,87 +199,21 @@ def _keep_best(history: History, method: Method, held_out: ImageSet | None) -> N
         history.best = {"step": len(history.rows), "loss": loss, "state": state}
 
 
-def _to(batch: Any, device: torch.device) -> Any:
-    return tuple(b.to(device) for b in batch) if isinstance(batch, tuple) else batch.to(device)
-
-
-def _state(
-    method: Method, optimizers: Mapping, phase: int, step: int, history: History, identity: str, device: torch.device
-) -> dict[str, Any]:
-    rng: dict[str, Tensor] = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        rng["cuda"] = torch.cuda.get_rng_state(device)
-    return {
-        "identity": identity,
-        "phase": phase,
-        "step": step,
-        "method": method.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
-        "rng": rng,
-        "history": history.rows,
-        "seconds": history.seconds,
-        "best": history.best,
-    }
-
-
-def _restore(method: Method, state: Mapping[str, Tensor], path: Path | str) -> None:
-    try:
-        method.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} holds the weights of another network: {str(error).splitlines()[-1].strip()} "
-            "Use another output folder, or build the method as it was."
-        ) from error
-
-
-def _restore_rng(rng: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(rng["cpu"])
-    if device.type == "cuda" and "cuda" in rng:
-        torch.cuda.set_rng_state(rng["cuda"], device)
-
-
 @contextmanager
-def _stop_requested() -> Iterator:
-    """A function that tells whether Ctrl-C or SIGTERM came; the second acts at once. Only the main thread listens."""
+def _stop_requested() -> Iterator[list[int]]:
+    """Filled when Ctrl-C or SIGTERM comes; the second one acts at once. Only the main thread listens."""
     came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    here = threading.current_thread() is threading.main_thread()
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if here else {}
 
-    def note(number, frame):
-        came.append(number)
+    def as_before(*came_now: Any) -> None:
+        came.extend(came_now[:1])
         for s, handler in before.items():
             signal.signal(s, handler)
 
     for s in before:
-        signal.signal(s, note)
+        signal.signal(s, as_before)
     try:
-        yield lambda: bool(came)
+        yield came
     finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-
-class _Report:
-    """Progress for people: a bar where one can be drawn, else a line every so many steps."""
-
-    def __init__(self, total: int, done: int, every: int, wanted: bool | None):
-        bar = sys.stderr.isatty() if wanted is None else wanted
-        self.lines = not bar and wanted is None and every > 0
-        self.bar = tqdm(total=total, initial=done, unit="step", leave=False) if bar else None
-        self.total, self.done, self.every = total, done, every
-
-    def step(self, phase: str, values: Mapping[str, float]) -> None:
-        self.done += 1
-        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        if self.bar is not None:
-            self.bar.update()
-            if self.done % 10 == 0:
-                self.bar.set_postfix_str(text)
-        elif self.lines and (self.done % self.every == 0 or self.done == self.total):
-            print(f"{phase}  step {self.done}/{self.total}  {text}", flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        as_before()

@@ -1,6 +1,7 @@
 """What to train, as data: a list of phases, each with its batches, steps, optimisers and schedule. Read from YAML."""
 
 import inspect
+import itertools
 import math
 from importlib import resources
 from pathlib import Path
@@ -33,12 +34,10 @@ class OptimizerSpec(_Strict):
             raise ValueError(
                 f"group_lr names {', '.join(unknown)}; the method's groups are {', '.join(sorted(names))}."
             )
-        settings: list[dict] = []
+        settings = []
         for group in groups:
-            scale = group.get("lr_scale", 1.0) * self.group_lr.get(group["name"], 1.0)
-            settings.append(
-                {"weight_decay": self.weight_decay} | group | {"lr": self.lr * scale, "base_lr": self.lr * scale}
-            )
+            rate = self.lr * (group.get("lr_scale", 1.0) * self.group_lr.get(group["name"], 1.0))
+            settings.append({"weight_decay": self.weight_decay} | group | {"lr": rate, "base_lr": rate})
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
         return _unguarded(kind)(settings, lr=self.lr, **({"momentum": self.momentum} if self.name == "sgd" else {}))
 
@@ -88,40 +87,33 @@ class Recipe(_Strict):
         """
         shelf = resources.files("fsslib.training") / "recipes"
         known = sorted(f.name.removesuffix(".yaml") for f in shelf.iterdir() if f.name.endswith(".yaml"))
-        if str(name) in known:
-            return cls.model_validate(yaml.safe_load((shelf / f"{name}.yaml").read_text(encoding="utf-8")))
-        if not Path(name).is_file():
-            if ":" in str(name):
-                return cls.load("prototype")
-            raise ValueError(f"No recipe {str(name)!r}: give a YAML file, or one of {', '.join(known)}.")
-        return cls.model_validate(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
+        name, own = str(name), Path(name)
+        if name not in known and not own.is_file():
+            if ":" not in name:
+                raise ValueError(f"No recipe {name!r}: give a YAML file, or one of {', '.join(known)}.")
+            name = "prototype"
+        file = shelf / f"{name}.yaml" if name in known else own
+        return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
 
     def with_changes(self, *, steps: int | None = None, learning_rate: float | None = None) -> "Recipe":
         """The recipe with its phases scaled to `steps` in all, or with another peak learning rate of the segmenter.
 
         A phase with a tenth of the peak keeps a tenth; other optimisers (a memory's, a discriminator's) keep theirs.
         """
-        phases = list(self.phases)
+        phases = self.model_dump()["phases"]
         if steps is not None:
-            total = sum(p.steps for p in phases)
-            ends = [round(steps * sum(p.steps for p in phases[: i + 1]) / max(total, 1)) for i in range(len(phases))]
-            phases = [p.model_copy(update={"steps": end - start}) for p, start, end in zip(phases, [0, *ends], ends)]
+            ends = list(itertools.accumulate(phase["steps"] for phase in phases))
+            ends = [round(steps * end / max(1, *ends)) for end in ends]
+            for phase, start, end in zip(phases, [0, *ends], ends):
+                phase["steps"] = end - start
         if learning_rate is not None:
             if not learning_rate > 0:
                 raise ValueError(f"A learning rate is above 0; found {learning_rate}.")
-            peak = max((p.optimizers["segmenter"].lr for p in phases if "segmenter" in p.optimizers), default=1.0)
-            phases = [
-                p.model_copy(
-                    update={
-                        "optimizers": {
-                            k: o.model_copy(update={"lr": learning_rate * (o.lr / peak)}) if k == "segmenter" else o
-                            for k, o in p.optimizers.items()
-                        }
-                    }
-                )
-                for p in phases
-            ]
-        return Recipe(phases=tuple(phases))
+            segmenters = [phase["optimizers"]["segmenter"] for phase in phases if "segmenter" in phase["optimizers"]]
+            peak = max((spec["lr"] for spec in segmenters), default=1.0)
+            for spec in segmenters:
+                spec["lr"] = learning_rate * (spec["lr"] / peak)
+        return Recipe(phases=phases)
 
     def optimizers_of(self, phase: int, method: Method) -> dict[str, torch.optim.Optimizer]:
         """Fresh optimisers for a phase over the method's parameter groups."""

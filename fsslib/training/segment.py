@@ -24,6 +24,7 @@ from fsslib.data.images import DataError, resize_image, resize_labels
 from fsslib.episodes import VOID
 from fsslib.methods import build_method
 from fsslib.methods.base import Method
+from fsslib.training.evaluate import evaluating
 
 FALLBACK = ("tiny", "tiny-toy-fold4.pt")
 """Backbone and shipped weights where there are none of ImageNet."""
@@ -101,7 +102,7 @@ def segment(
     masks_of: dict[Path, list[Path]] = {}
     for picture, mask in support:
         masks_of.setdefault(Path(os.path.abspath(picture)), []).extend(mask_files(mask))
-    found = find_pictures(query)
+    found, out = find_pictures(query), Path(out)
     shown = {path.resolve() for picture, masks in masks_of.items() for path in (picture, *masks)}
     queries = {name: path for name, path in found.pictures.items() if path.resolve() not in shown}
     if not queries:
@@ -109,7 +110,6 @@ def segment(
     supports = _Supports(masks_of, size, choose)
     if progress:
         print("\n".join(supports.understood), flush=True)
-    out = Path(out)
     if out.resolve() in {path.parent for path in (*shown, *(path.resolve() for path in found.pictures.values()))}:
         raise DataError(f"{out} holds pictures or masks that are read. Give another folder, so that nothing is lost.")
     method, expected = (method, []) if isinstance(method, Method) else _build(method, backbone, weights)
@@ -120,9 +120,7 @@ def segment(
 
     _draw_sheet(supports.thumbs, out / "masks_understood.png")
 
-    was_training = method.training
-    method.to(device).eval()
-    try:
+    with evaluating(method, device):
         encoded = supports.encode(method)
         overlap = supports.overlap(method, encoded)
         masks, overlays, thumbs, damaged = {}, {}, [], {}
@@ -138,15 +136,20 @@ def segment(
             overlay = _overlay(picture, marked)
             overlays[name] = _save(overlay, out / f"{name}_overlay.png")
             if name in on_sheet:
-                thumbs.append(_Thumb(overlay, path.name if marked.any() else f"{path.name}: nothing found"))
-    finally:
-        method.train(was_training)
+                title = path.name if marked.any() else f"{path.name}: nothing found"
+                thumbs.append((_thumb(overlay), title, False))
     if not masks:
         raise DataError("\n".join(["None of the pictures can be read.", *list(damaged.values())[:10]]))
     sheet = out / "contact_sheet.png"
     _draw_sheet([*supports.thumbs[:6], *thumbs], sheet)
 
-    notes = [*supports.understood, *found.remarks, *expected, _say_overlap(overlap, len(masks_of))]
+    notes, met = [*supports.understood, *found.remarks, *expected], f"met with an IoU of {overlap:.0%}"
+    notes.append(
+        f"In the picture that was shown its own mask is {met}: expect less elsewhere."
+        if len(masks_of) == 1
+        else f"A check on the {len(masks_of)} pictures that were shown: answered from the others alone, each one's own "
+        f"mask is {met} in the mean."
+    )
     if left := [path.name for name, path in found.pictures.items() if name not in queries]:
         notes.append(f"Not segmented, for they were shown: {some(left)}.")
     if len(thumbs) < len(masks):
@@ -181,7 +184,7 @@ class _Supports:
         understood, remarks = [], []
         for path, files in masks_of.items():
             self.masks[path] = mask = read_drawn_mask(files, path, choose)
-            name, picture = some([file.name for file in files], 1), read_picture(path)
+            picture = read_picture(path)
             if not (mask.labels == 1).any():
                 said = " ".join(remark for remark in mask.remarks if "is empty" not in remark)
                 raise DataError(f"{files[0]} is empty. Mark the object in {path.name} anew. {said}".rstrip())
@@ -191,20 +194,19 @@ class _Supports:
                     f"{files[0]} leaves next to nothing of the object at {size} pixels, even from close by. Ask for a "
                     f"larger size, or show a picture in which it is larger than in {path.name}."
                 )
-            understood.append((name, mask.rule, mask.share))
+            understood.append((some([file.name for file in files], 1), mask))
             remarks += mask.remarks
             if labels.shape != mask.labels.shape:
                 remarks.append(
                     f"The object in {path.name} is small, and shown to the network from close by. Where it is as small "
                     "in other pictures, ask for a larger size."
                 )
-            self.thumbs.append(_Thumb(_overlay(picture, mask.labels), f"shown: {path.name}", True))
+            self.thumbs.append((_thumb(_overlay(picture, mask.labels)), f"shown: {path.name}", True))
         self.understood = (*describe_masks(understood), *remarks)
 
     def encode(self, method: Method) -> dict[str, Tensor]:
         """What the method keeps of the supports, with the axes [1 episode, 1 way, K shots]."""
-        device = next(method.parameters()).device
-        parts = []
+        device, parts = next(method.parameters()).device, []
         for path, mask in self.masks.items():
             picture, labels = _from_close_by(read_picture(path), mask.labels, self.size)
             small, marked = resize_image(picture, self.size)[None] / 255, resize_labels(labels, self.size)[None].long()
@@ -254,11 +256,10 @@ def _build(method: str, backbone: str, weights: Path | str) -> tuple[Method, lis
         raise ValueError(
             f"{method!r} has to be trained first: pass the trained Method. Without training there is 'prototype'."
         )
-    if weights == "auto":
-        if backbone in ("auto", "tiny"):
-            backbone, weights = (imagenet_weights() if backbone == "auto" else None) or FALLBACK
-        else:
-            weights = "imagenet"
+    if weights == "auto" and backbone in ("auto", "tiny"):
+        backbone, weights = (imagenet_weights() if backbone == "auto" else None) or FALLBACK
+    elif weights == "auto":
+        weights = "imagenet"
     if backbone == "auto":
         named = [name for name in BACKBONES if Path(weights).name.startswith(name)]
         if not named and weights not in ("imagenet", "none"):
@@ -274,21 +275,20 @@ def _build(method: str, backbone: str, weights: Path | str) -> tuple[Method, lis
 def _expectation(backbone: str, weights: WeightsRecord) -> list[str]:
     """What is known of the masks that these weights give, with the numbers of a results file."""
     if weights.source.startswith("tiny-toy"):
-        lines = [
+        fetch = "No ImageNet weights are on this machine; weights=imagenet fetches them once."
+        return [
             f"Weights: {weights.source}, from drawn shapes alone: this network has never seen a photograph. On real "
-            "pictures expect masks that are mostly wrong."
+            "pictures expect masks that are mostly wrong.",
+            *([fetch] if imagenet_weights() is None else []),
         ]
-        if imagenet_weights() is None:
-            lines.append("No ImageNet weights are on this machine; weights=imagenet fetches them once.")
-        return lines
     if weights.source == "none":
         return ["Weights: none. Random features know colours and edges at best: expect no segmentation."]
     lines = [f"Weights: {weights.source} of {backbone}; nothing was trained for these pictures."]
     try:
         runs = json.loads((paths.shipped("results") / MEASURED).read_text(encoding="utf-8"))["runs"]
-        rows = [run for run in runs if run["label"] == "12 classes, ImageNet weights"]
-        reached, everything = rows[0]["scores"]["photo"]["miou"], rows[0]["floors"]["everything"]
-    except (OSError, ValueError, LookupError):
+        run = next(run for run in runs if run["label"] == "12 classes, ImageNet weights")
+        reached, everything = run["scores"]["photo"]["miou"], run["floors"]["everything"]
+    except (OSError, ValueError, LookupError, StopIteration):
         return lines
     return [
         *lines,
@@ -296,15 +296,6 @@ def _expectation(backbone: str, weights: WeightsRecord) -> list[str]:
         f"marking the whole picture gives {100 * everything:.0f}. Expect the region rather than the outline, and some "
         "pictures quite wrong.",
     ]
-
-
-def _say_overlap(overlap: float, supports: int) -> str:
-    if supports == 1:
-        return f"In the picture that was shown its own mask is met with an IoU of {overlap:.0%}: expect less elsewhere."
-    return (
-        f"A check on the {supports} pictures that were shown: answered from the others alone, each one's own mask is "
-        f"met with an IoU of {overlap:.0%} in the mean."
-    )
 
 
 @torch.inference_mode()
@@ -337,28 +328,25 @@ def _overlay(picture: UInt8[Tensor, "3 H W"], labels: Shaped[Tensor, "H W"]) -> 
     return drawn
 
 
-class _Thumb:
-    """A small overlay with a title, framed when it was shown."""
-
-    def __init__(self, overlay: Image.Image, title: str, framed: bool = False):
-        self.picture, self.title, self.framed = overlay.copy(), title, framed
-        self.picture.thumbnail((CELL, CELL))
+def _thumb(overlay: Image.Image) -> Image.Image:
+    thumb = overlay.copy()
+    thumb.thumbnail((CELL, CELL))
+    return thumb
 
 
-def _draw_sheet(thumbs: Sequence[_Thumb], path: Path) -> None:
-    """All of them row by row in one PNG, cells as high as the highest picture."""
-    bottom, font, cells = max(thumb.picture.height for thumb in thumbs) + 8, ImageFont.load_default(15), []
-    for thumb in thumbs:
-        picture, title = thumb.picture, thumb.title
+def _draw_sheet(thumbs: Sequence[tuple[Image.Image, str, bool]], path: Path) -> None:
+    """Small overlays with titles, framed when they were shown, row by row in one PNG, cells as high as the highest."""
+    bottom, font, cells = max(picture.height for picture, *_ in thumbs) + 8, ImageFont.load_default(15), []
+    for picture, title, framed in thumbs:
         cell = Image.new("RGB", (CELL + 16, bottom + 34), "white")
         draw = ImageDraw.Draw(cell)
         left, top = (cell.width - picture.width) // 2, bottom - picture.height
-        if thumb.framed:
+        if framed:
             draw.rectangle((left - 4, top - 4, left + picture.width + 3, bottom + 3), CRIMSON)
         cell.paste(picture, (left, top))
         while draw.textlength(title, font) > CELL:
             title = title.rstrip("…")[:-1] + "…"
-        draw.text((cell.width // 2, bottom + 9), title, CRIMSON if thumb.framed else "black", font, anchor="ma")
+        draw.text((cell.width // 2, bottom + 9), title, CRIMSON if framed else "black", font, anchor="ma")
         cells.append(cell)
     draw_sheet(cells, path)
 
