@@ -9,6 +9,7 @@ file with a hash. Worker counts, call order and interruptions therefore cannot c
 """
 
 import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,15 @@ class _Batch:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
+    def __getitem__(self, rows: slice):
+        """Some of the batch, as a batch: `episode[2:4]`."""
+        if not isinstance(rows, slice):
+            raise TypeError(
+                f"{type(self).__name__} takes a slice such as batch[0:1], which keeps the batch axis; found {rows!r}."
+            )
+        cut = {f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor | tuple)}
+        return replace(self, **cut)
+
 
 @dataclass(frozen=True)
 class Episode(_Batch):
@@ -60,16 +70,15 @@ class Episode(_Batch):
     query_originals: tuple[Tensor, ...] | None = None
 
     def __post_init__(self):
-        batch, ways, shots, _, height, width = self.support_images.shape
+        batch, ways, shots, _, *size = self.support_images.shape
         expected = {
-            "support_masks": (batch, ways, shots, height, width),
-            "query_images": (batch, 3, height, width),
-            "query_labels": (batch, height, width),
+            "support_masks": (batch, ways, shots, *size),
+            "query_images": (batch, 3, *size),
+            "query_labels": (batch, *size),
             "class_ids": (batch, ways),
         }
         for name, shape in expected.items():
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
+            if (found := tuple(getattr(self, name).shape)) != shape:
                 raise ValueError(
                     f"Episode: {name} has shape {found}, but support_images {tuple(self.support_images.shape)} "
                     f"(B, N, K, 3, H, W) calls for {shape}."
@@ -88,13 +97,6 @@ class Episode(_Batch):
         """Whether each way has at least one pixel in its query."""
         ways = torch.arange(1, self.ways + 1, device=self.query_labels.device)
         return (self.query_labels.flatten(1)[:, None, :] == ways[None, :, None]).any(-1)
-
-    def __getitem__(self, rows: slice) -> "Episode":
-        """Some of the B episodes, as a batch: `episode[2:4]`."""
-        if not isinstance(rows, slice):
-            raise TypeError(f"Episode takes a slice such as episode[0:1], which keeps the batch axis; found {rows!r}.")
-        cut = {f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor | tuple)}
-        return replace(self, **cut)
 
     def check_values(self) -> "Episode":
         """Raise ValueError when a mask, a label or an image holds a value outside its contract; return self."""
@@ -119,10 +121,6 @@ class LabelledImages(_Batch):
     images: Float[Tensor, "B 3 H W"]
     labels: Int[Tensor, "B H W"]
     domain: str = ""
-
-    def __getitem__(self, rows: slice) -> "LabelledImages":
-        """Some of the images, as a batch."""
-        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -150,8 +148,7 @@ class EpisodeRow:
     def __post_init__(self):
         if len(self.supports) != len(self.classes):
             raise ValueError(f"{len(self.classes)} classes but supports for {len(self.supports)}: {self}")
-        flat = [s for way in self.supports for s in way]
-        if self.query in flat:
+        if any(self.query in way for way in self.supports):
             raise ValueError(f"The query {self.query!r} is among its own supports.")
         for way in self.supports:
             if len(set(way)) != len(way) and not self.repeats:
@@ -189,10 +186,9 @@ class EpisodeManifest:
 
     def save(self, path: Path | str) -> None:
         """Write the manifest as text, whole or not at all."""
-        for row in self.rows:
-            for name in (row.query, *(s for way in row.supports for s in way)):
-                if not name or any(c in name for c in "\t\n,;#"):
-                    raise ValueError(f"Image id {name!r} cannot stand in a manifest: no tabs, newlines, ',', ';', '#'.")
+        for name in (name for row in self.rows for name in (row.query, *itertools.chain(*row.supports))):
+            if not name or any(c in name for c in "\t\n,;#"):
+                raise ValueError(f"Image id {name!r} cannot stand in a manifest: no tabs, newlines, ',', ';', '#'.")
         about = dict(self.about) | ({"repeats": "allowed"} if any(row.repeats for row in self.rows) else {})
         header = [self.HEADER, *(f"# {key}: {value}" for key, value in about.items()), f"# sha256: {self.sha256}"]
         write_atomically(path, "\n".join(header) + "\n" + self.body())
@@ -305,17 +301,15 @@ def sample_rows(
     """
     rng = random.Random(str(seed))
     for c in classes:
-        if len(images_by_class.get(c, ())) < shots + 1:
+        images = images_by_class.get(c, ())
+        if len(images) <= shots:
+            raise ValueError(f"Class {c} has {len(images)} images; {shots}-shot episodes need {shots + 1}.")
+        group, outside = largest_group(images, groups) if groups is not None else ("", shots)
+        if outside < shots:
             raise ValueError(
-                f"Class {c} has {len(images_by_class.get(c, ()))} images; {shots}-shot episodes need {shots + 1}."
+                f"Class {c} has {outside} images outside the group {group!r}; {shots}-shot episodes with a query from "
+                f"there need {shots}."
             )
-        if groups is not None:
-            group, outside = largest_group(images_by_class[c], groups)
-            if outside < shots:
-                raise ValueError(
-                    f"Class {c} has {outside} images outside the group {group!r}; {shots}-shot episodes with a query "
-                    f"from there need {shots}."
-                )
     everything = sorted({i for images in images_by_class.values() for i in images})
     rows = []
     for ids in class_schedule(classes, episodes, ways, rng):
@@ -346,14 +340,8 @@ class EpisodeStream:
     presence_probability: float = 1.0
 
     def batch(self, step: int) -> Episode:
-        rows = self.source.sample(
-            self.classes,
-            self.batch_size,
-            ways=self.ways,
-            shots=self.shots,
-            seed=f"train-{self.seed}-{step}",
-            presence_probability=self.presence_probability,
-        )
+        more = {"seed": f"train-{self.seed}-{step}", "presence_probability": self.presence_probability}
+        rows = self.source.sample(self.classes, self.batch_size, ways=self.ways, shots=self.shots, **more)
         return self.source.episode(rows)
 
 

@@ -12,6 +12,7 @@ has none (None, left out of the mean); what was asked and is in neither truth no
 A segmenter is asked for the classes in the truth, a few-shot method for its ways.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -24,19 +25,33 @@ from fsslib.protocols import PROTOCOLS, Protocol, protocol_named  # noqa: F401 (
 
 
 @dataclass(frozen=True)
-class Score:
-    """What `FewShotMeter.compute` returns; all ratios are in [0, 1]."""
+class _Score:
+    """What both meters compute. All ratios are in [0, 1]."""
 
     miou: float
+    per_class: dict[str | int, float | None]
+
+    @property
+    def never_seen(self) -> tuple[str | int, ...]:
+        """Classes whose IoU is None, left out of `miou`: no counted episode asked for them, no pixel shows them."""
+        return tuple(c for c, iou in self.per_class.items() if iou is None)
+
+
+@dataclass(frozen=True)
+class Score(_Score):
+    """What `FewShotMeter.compute` returns."""
+
     fb_iou: float
-    per_class: dict[int, float | None]
     episodes: int
     exact_ratio: float
 
-    @property
-    def never_seen(self) -> tuple[int, ...]:
-        """Classes that were a way in no counted episode: their IoU is None and `miou` leaves them out."""
-        return tuple(c for c, iou in self.per_class.items() if iou is None)
+
+@dataclass(frozen=True)
+class SegmentationScore(_Score):
+    """What `SegmentationMeter.compute` returns."""
+
+    pixel_accuracy: float
+    images: int
 
 
 class FewShotMeter:
@@ -78,13 +93,10 @@ class FewShotMeter:
         Raises ValueError for a class the meter was not made for, and for predictions outside 0..N.
         """
         ways = class_ids.shape[1]
-        if prediction.shape != labels.shape:
-            raise ValueError(f"Prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape.")
         if unknown := set(class_ids.flatten().tolist()) - set(self.class_ids):
             raise ValueError(f"Classes {sorted(unknown)} are not among the meter's {list(self.class_ids)}.")
-        if prediction.numel() and not 0 <= prediction.min() <= prediction.max() <= ways:
-            low, high = (v.item() for v in prediction.aminmax())
-            raise ValueError(f"Predictions must lie in 0..{ways} (background and the ways); found {low}..{high}.")
+        _hold_alike(prediction, labels)
+        _hold_within(prediction, ways, "Predictions", " (background and the ways)")
 
         valid = (labels != VOID).flatten(1)
         predicted, true = prediction.flatten(1), labels.flatten(1)
@@ -107,8 +119,7 @@ class FewShotMeter:
         if self.absent != other.absent:
             raise ValueError(f"Meters of other rules for absent ways: {self.absent!r} and {other.absent!r}.")
         merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)), self.absent)
-        shifted = other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])
-        merged.ways = torch.cat([self.ways, shifted])
+        merged.ways = torch.cat([self.ways, other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])])
         merged.binary = torch.cat([self.binary, other.binary])
         merged.exact = torch.cat([self.exact, other.exact])
         return merged
@@ -132,13 +143,12 @@ class FewShotMeter:
         for c in self.class_ids:
             own = rows[rows[:, 1] == c]
             per_class[c] = _iou(*own[:, 2:].sum(0).tolist()) if len(own) else None
-        seen = [iou for iou in per_class.values() if iou is not None]
         foreground = binary[:, :3]
         if self.absent == "dropped":
             foreground, binary = rows[:, 2:], binary[binary[:, 1] + binary[:, 3] > 0]
         _, fp, fn, tn = binary.sum(0).tolist()
         return Score(
-            miou=sum(seen) / len(seen),
+            miou=_mean(per_class.values()),
             fb_iou=(_iou(*foreground.sum(0).tolist()) + _iou(tn, fp, fn)) / 2,
             per_class=per_class,
             episodes=len(self.binary),
@@ -150,7 +160,7 @@ class FewShotMeter:
         episode, class_id, true_positive, _, false_negative = self._counted().T
         pixels, truth = self.binary.sum(1)[episode], true_positive + false_negative
         shares = [(truth[class_id == c].sum() / pixels[class_id == c].sum()).item() for c in class_id.unique()]
-        return sum(shares) / len(shares)
+        return _mean(shares)
 
 
 def _iou(right: int, *wrong: int) -> float:
@@ -159,19 +169,21 @@ def _iou(right: int, *wrong: int) -> float:
     return right / union if union else 1.0
 
 
-@dataclass(frozen=True)
-class SegmentationScore:
-    """What `SegmentationMeter.compute` returns; all ratios are in [0, 1]."""
+def _mean(ious: Iterable[float | None]) -> float:
+    """The mean of those that are there."""
+    seen = [iou for iou in ious if iou is not None]
+    return sum(seen) / len(seen)
 
-    miou: float
-    per_class: dict[str | int, float | None]
-    pixel_accuracy: float
-    images: int
 
-    @property
-    def never_seen(self) -> tuple[str | int, ...]:
-        """Classes that no labelled pixel shows: their IoU is None and `miou` leaves them out."""
-        return tuple(c for c, iou in self.per_class.items() if iou is None)
+def _hold_alike(prediction: Tensor, labels: Tensor) -> None:
+    if prediction.shape != labels.shape:
+        raise ValueError(f"Prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape.")
+
+
+def _hold_within(values: Tensor, most: int, what: str, more: str = "") -> None:
+    if values.numel() and not 0 <= values.min() <= values.max() <= most:
+        low, high = (v.item() for v in values.aminmax())
+        raise ValueError(f"{what} must lie in 0..{most}{more}; found {low}..{high}.")
 
 
 class SegmentationMeter:
@@ -202,15 +214,10 @@ class SegmentationMeter:
         """Add a batch of any size. Raises ValueError for a prediction outside 0 .. C-1, also on void, and for labels
         that are neither that nor void.
         """
-        if prediction.shape != labels.shape:
-            raise ValueError(f"Prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape.")
-        batch, count = len(labels), len(self.class_names)
-        valid = labels != VOID
-        for what, values in (("Predictions", prediction), ("Labels", labels[valid])):
-            if values.numel() and not 0 <= values.min() <= values.max() < count:
-                low, high = (v.item() for v in values.aminmax())
-                void = f", or {VOID} for void" if what == "Labels" else ""
-                raise ValueError(f"{what} must lie in 0..{count - 1}{void}; found {low}..{high}.")
+        _hold_alike(prediction, labels)
+        batch, count, valid = len(labels), len(self.class_names), labels != VOID
+        _hold_within(prediction, count - 1, "Predictions")
+        _hold_within(labels[valid], count - 1, "Labels", f", or {VOID} for void")
         image = torch.arange(batch, device=labels.device)[:, None, None].expand_as(labels)
         cell = (image * count + labels) * count + prediction
         confusion = torch.bincount(cell[valid], minlength=batch * count**2).view(batch, count, count).cpu()
@@ -222,7 +229,7 @@ class SegmentationMeter:
         """The meter that saw the images of both, other's after self's. Raises ValueError for other classes."""
         if self.class_names != other.class_names:
             raise ValueError(f"Meters of other classes: {list(self.class_names)} and {list(other.class_names)}.")
-        merged = SegmentationMeter(dict(enumerate(self.class_names)))
+        merged = copy.copy(self)
         merged.confusion = self.confusion + other.confusion
         merged.images = torch.cat([self.images, other.images])
         return merged
@@ -230,15 +237,15 @@ class SegmentationMeter:
     def _ious(self) -> list[float | None]:
         if not self.confusion.any():
             raise ValueError(f"The meter has seen no labelled pixel ({len(self.images)} images).")
-        true_positive, true, predicted = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
-        rows = torch.stack([true_positive, true, predicted], 1).tolist()
-        return [tp / (true + predicted - tp) if true else None for tp, true, predicted in rows]
+        true, predicted = self.confusion.sum(1), self.confusion.sum(0)
+        rows = torch.stack([self.confusion.diagonal(), true, predicted], 1).tolist()
+        return [right / (true + predicted - right) if true else None for right, true, predicted in rows]
 
     def compute(self) -> SegmentationScore:
         """The scores so far. Raises ValueError when no labelled pixel was seen, rather than returning a number."""
         ious = self._ious()
         return SegmentationScore(
-            miou=self.miou_of(range(len(ious))),
+            miou=_mean(ious),
             per_class=dict(zip(self.class_names, ious, strict=True)),
             pixel_accuracy=self.confusion.trace().item() / self.confusion.sum().item(),
             images=len(self.images),
@@ -254,14 +261,12 @@ class SegmentationMeter:
         chosen, ious = sorted(set(class_ids)), self._ious()
         if unknown := [c for c in chosen if c not in range(len(ious))]:
             raise ValueError(f"Classes {unknown} are not among the meter's 0..{len(ious) - 1}.")
-        seen = [ious[c] for c in chosen if ious[c] is not None]
-        if not seen:
+        if all(ious[c] is None for c in chosen):
             raise ValueError(f"No labelled pixel shows any of {[self.class_names[c] for c in chosen]}: no mean IoU.")
-        return sum(seen) / len(seen)
+        return _mean(ious[c] for c in chosen)
 
     def without_looking(self) -> float:
         """The mIoU of naming the most common class everywhere in the same images: the floor under any score."""
+        seen = [iou for iou in self._ious() if iou is not None]
         true = self.confusion.sum(1)
-        if not true.any():
-            raise ValueError(f"The meter has seen no labelled pixel ({len(self.images)} images).")
-        return (true.max() / true.sum() / (true > 0).sum()).item()
+        return (true.max() / true.sum() / len(seen)).item()

@@ -27,22 +27,30 @@ def _grain(scene: Scene, stream: int, channels: int = 1) -> Tensor:
     return fine.sub_(coarse).add_(coarse, alpha=1 / 4096).sub_(1).mul_(math.sqrt(6))
 
 
-def _blur(images: Tensor, pixels: float) -> Tensor:
-    """Gaussian blur; `pixels` is the deviation in a 64-pixel image, so that all sizes look alike. Edges repeat.
+def blur(images: Tensor, pixels: float, *, beyond_edges: bool = True) -> Tensor:
+    """Gaussian blur; `pixels` is the deviation in an image 64 pixels high, so that all sizes look alike.
 
-    As a product with a banded matrix on either side, which is several times faster here than a convolution.
+    As a product with a banded matrix on either side, which is several times faster here than a convolution. Edges
+    repeat beyond the picture; without `beyond_edges` there is nothing, and what is inside weighs more.
     """
-    size = images.shape[-1]
-    at = torch.arange(size, device=images.device, dtype=images.dtype)
-    reach = math.ceil(3 * pixels * size / 64)
-    beyond = torch.arange(-reach, size + reach, device=images.device, dtype=images.dtype)
-    apart = (beyond - at[:, None]).abs()
-    weights = torch.exp(-0.5 * (apart / (pixels * size / 64)) ** 2).masked_fill_(apart > reach, 0)
-    weights = weights / weights.sum(1, keepdim=True)
-    band = torch.zeros(size, size, device=images.device).index_add_(1, beyond.clamp(0, size - 1).long(), weights)
+    height, width = images.shape[-2:]
+    deviation = pixels * height / 64
+
+    def band(side: int) -> Tensor:
+        """What is multiplied from the right. Tiny weights are left out: products of the smallest floats are slow."""
+        at = torch.arange(side, device=images.device, dtype=images.dtype)
+        reach = math.ceil(3 * deviation) if beyond_edges else 4 * deviation
+        seen = torch.arange(-reach, side + reach, device=at.device, dtype=at.dtype) if beyond_edges else at
+        apart = (seen - at[:, None]).abs()
+        weights = torch.exp(-0.5 * (apart / deviation) ** 2).masked_fill_(apart > reach, 0)
+        if not beyond_edges:
+            return weights / weights.sum(0)
+        weights = weights / weights.sum(1, keepdim=True)
+        return torch.zeros(side, side, device=at.device).index_add_(1, seen.clamp(0, side - 1).long(), weights).T
+
     # Two plain matrix products over all rows: a batched product with a shared left factor would copy that factor.
-    across = (images.reshape(-1, size) @ band.T).view(images.shape).mT.reshape(-1, size)
-    return (across @ band.T).view(images.shape).mT
+    across = (images.reshape(-1, width) @ band(width)).view(images.shape).mT.reshape(-1, height)
+    return (across @ band(height)).view(*images.shape[:-2], width, height).mT
 
 
 def photo(scene: Scene) -> Tensor:
@@ -57,10 +65,10 @@ def underwater(scene: Scene) -> Tensor:
     water = torch.cat([0.04 + 0.1 * green, 0.32 + 0.32 * green, 0.62 - 0.2 * green], 1)
     fade = torch.cat([2.3 + 0.4 * green, 0.75 - 0.25 * green, 0.5 + 0.5 * green], 1)
     seen = torch.exp(-fade * depth)
-    image = _blur(scene.colour * seen + water * (1 - torch.exp(-0.95 * depth)) * 0.95, 0.75)
+    image = blur(scene.colour * seen + water * (1 - torch.exp(-0.95 * depth)) * 0.95, 0.75)
     size = image.shape[-1]
     specks = (uniform(scene.seeds, 112, 1, size, size) > 0.996).float()
-    return image + 0.35 * _blur(specks, 0.6) + 0.012 * _grain(scene, 113)
+    return image + 0.35 * blur(specks, 0.6) + 0.012 * _grain(scene, 113)
 
 
 def night(scene: Scene) -> Tensor:
@@ -80,11 +88,11 @@ def night(scene: Scene) -> Tensor:
 
 def sketch(scene: Scene) -> Tensor:
     """Pencil on paper: ink where brightness or colour changes, faint where only the background does."""
-    strokes = _blur(scene.colour, 0.45)
+    strokes = blur(scene.colour, 0.45)
     dx = F.pad(strokes[..., :, 2:] - strokes[..., :, :-2], (1, 1, 0, 0), mode="replicate")
     dy = F.pad(strokes[..., 2:, :] - strokes[..., :-2, :], (0, 0, 1, 1), mode="replicate")
     edge = (dx * dx + dy * dy).amax(1, keepdim=True).sqrt() * (strokes.shape[-1] / 64)
-    near_object = (2.5 * _blur((scene.class_map > 0)[:, None].float(), 1.0)).clamp(max=1)
+    near_object = (2.5 * blur((scene.class_map > 0)[:, None].float(), 1.0)).clamp(max=1)
     ink = ((edge - 0.1) * 2.2).clamp(0, 1) * (0.25 + 0.75 * near_object)
     size = edge.shape[-1]
     paper = 0.93 + 0.06 * clouds(scene.seeds, 130, size, coarsest=4, octaves=5)[:, None]
@@ -99,7 +107,7 @@ def fog(scene: Scene) -> Tensor:
     seen = torch.exp(-thickness * scene.depth[:, None])
     grey = 0.3 * scene.colour + 0.7 * scene.colour.mean(1, keepdim=True)
     pale = 0.72 + 0.16 * colours(scene.seeds, 151, 1, dark=0.8)[:, 0, :, None, None]
-    return _blur(grey * seen + pale * (1 - seen), 0.5) + 0.02 * _grain(scene, 152)
+    return blur(grey * seen + pale * (1 - seen), 0.5) + 0.02 * _grain(scene, 152)
 
 
 DOMAINS = {"photo": photo, "underwater": underwater, "night": night, "sketch": sketch, "fog": fog}

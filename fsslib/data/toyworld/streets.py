@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fsslib.data.sampling import k_per_group
+from fsslib.data.toyworld.domains import blur
 from fsslib.data.toyworld.noise import clouds, uniform
 from fsslib.data.toyworld.street_looks import CITIES, DEVELOPMENT_CITY, LOOKS, Look
 from fsslib.data.toyworld.street_objects import paint_things, place_things
@@ -168,7 +169,7 @@ def _photograph(image: Tensor, view: View, look: Look, texture: Tensor) -> Tenso
     corners = 1 - look.vignette * (0.5 * x * x + 0.5 * y * y)
     image.mul_(((texture - 0.5).mul_(look.texture).add_(1).mul_(corners))[:, None])
     if look.blur:
-        image = _soften(image, look.blur)
+        image = blur(image, look.blur, beyond_edges=False).contiguous()
     # One hash a pixel gives three small numbers: a grain of its own for each colour.
     bits = uniform(seeds, 240, size, 2 * size).mul_(256)
     for channel in range(3):
@@ -176,23 +177,3 @@ def _photograph(image: Tensor, view: View, look: Look, texture: Tensor) -> Tenso
         bits = bits.sub_(bits.floor()).mul_(256)
         image[:, channel].add_(grain.sub_(0.5), alpha=look.grain * math.sqrt(12))
     return image.clamp_(0, 1)
-
-
-def _soften(image: Tensor, pixels: float) -> Tensor:
-    """Gaussian blur; `pixels` is the deviation in an image 64 pixels high, so that all sizes look alike.
-
-    As a product with a banded matrix on either side, which is several times faster here than a convolution.
-    """
-    height, width = image.shape[2:]
-    down, across = (_band(side, pixels * height / 64, image.device) for side in (height, width))
-    blurred = (image.reshape(-1, width) @ across).view(image.shape).mT.reshape(-1, height)
-    return (blurred @ down).view(*image.shape[:2], width, height).mT.contiguous()
-
-
-def _band(side: int, deviation: float, device: torch.device) -> Tensor:
-    """The matrix, from the right, of a blur along an axis; edges lose nothing."""
-    at = torch.arange(side, device=device, dtype=torch.float32)
-    apart = (at[:, None] - at).abs() / deviation
-    # Tiny weights are left out: numbers near the smallest float slow a product down forty times.
-    weights = torch.exp(-0.5 * apart**2).masked_fill_(apart > 4, 0)
-    return weights / weights.sum(0)
