@@ -1,5 +1,5 @@
-"""Pixel-wise adversarial alignment: two discriminators, what the segmenter pays for being recognised, and the losses,
-the stylisation and the selection that go with them.
+"""Pixel-wise adversarial alignment: two discriminators, what the segmenter pays for being recognised, and the losses
+and the selection that go with them.
 
 Derived in notebooks 60 and 70. Tavera, Cermelli, Masone, Caputo, "Pixel-by-Pixel Cross-Domain Alignment for Few-Shot
 Semantic Segmentation" (PixDA), WACV 2022; code github.com/taveraantonio/PixDA, the "release" below.
@@ -10,7 +10,6 @@ the softmax. Label maps hold 0 to C-1, and 255 for void. Losses and maps are com
 autocast too, and where every pixel is void a loss is 0 with a gradient of zeros.
 """
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -212,20 +211,10 @@ def gradient_reversal(x: Float[Tensor, "..."], strength: float) -> Float[Tensor,
 
     Between features and a domain classifier it lets one backward pass train both: the classifier learns to tell the
     domains apart, at full strength, the features learn to prevent it. Ganin, Lempitsky, "Unsupervised Domain Adaptation
-    by Backpropagation", ICML 2015. PLDA uses it; PixDA has flipped labels and a frozen discriminator instead.
+    by Backpropagation", ICML 2015, where strength grows from 0 to 1 as 2 / (1 + exp(-10 p)) - 1 with the share p of the
+    training that is done. PLDA uses it; PixDA has flipped labels and a frozen discriminator instead.
     """
     return _GradientReversal.apply(x, strength)
-
-
-def gradient_reversal_strength(progress: float) -> float:
-    """The schedule of Ganin and Lempitsky, and of PLDA: 2 / (1 + exp(-10 p)) - 1, from 0 at p = 0 to 1.
-
-    `progress` is the share of the training that is done: the classifier learns before the features listen to it. Raises
-    ValueError outside 0 to 1.
-    """
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress is the share of the steps done, 0 to 1; found {progress}.")
-    return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class _GradientReversal(torch.autograd.Function):
@@ -237,48 +226,6 @@ class _GradientReversal(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return -ctx.strength * gradient, None
-
-
-def fourier_stylise(
-    source: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 h w"], half_width: int
-) -> Float[Tensor, "B 3 H W"]:
-    """Source images with the low-frequency amplitude of the target images at the same place of the batch.
-
-    Of each channel's Fourier transform the amplitudes in the centred window of (2 half_width + 1)^2 bins become the
-    target's; phases and all other bins stay. Yang, Soatto, "FDA: Fourier Domain Adaptation for Semantic Segmentation",
-    CVPR 2020, where half_width = floor(L min(H, W)). With the L = 0.01 of FDA and PixDA that is 5 at 512x1024 and 0
-    below 100 pixels: half_width = 0 swaps the mean of each channel, x - mean(x) + mean(target), and nothing else.
-
-    Sizes may differ: a bin counts waves per image, and its amplitude per pixel is compared, so no image is resized. The
-    result is not clipped, as in the release, for that would undo part of the swap: values a little outside [0, 1] are
-    normal, and harmless to a network; clamp them for display. Raises ValueError for batches that do not pair up and for
-    a window that does not fit into both images.
-    """
-    if not isinstance(half_width, int) or half_width < 0:
-        raise ValueError(
-            f"half_width counts Fourier bins, 0 or more; found {half_width!r}. A share L of the shorter side is "
-            "half_width = int(L * min(H, W))."
-        )
-    if source.shape[:2] != target.shape[:2]:
-        raise ValueError(
-            f"Each source image needs one target image; found {tuple(source.shape)} and {tuple(target.shape)}. "
-            "target[torch.arange(len(source)) % len(target)] pairs them."
-        )
-    shortest = min(*source.shape[-2:], *target.shape[-2:])
-    if 2 * half_width + 1 > shortest:
-        raise ValueError(
-            f"A window of {2 * half_width + 1} bins does not fit into images of {shortest} pixels: half_width is at "
-            f"most {(shortest - 1) // 2} here; found {half_width}."
-        )
-    # norm="forward" divides by the number of pixels. Of a real image half the columns say all: negative waves mirror.
-    # torch 2.6 refuses images that are views of one channel, hence contiguous.
-    spectrum = torch.fft.rfft2(_wide(source).contiguous(), norm="forward")
-    style = torch.fft.rfft2(_wide(target).contiguous(), norm="forward")
-    rows = torch.arange(-half_width, half_width + 1, device=source.device)[:, None]
-    columns = torch.arange(half_width + 1, device=source.device)
-    window = (..., rows, columns)
-    spectrum[window] = torch.polar(style[window].abs(), spectrum[window].angle())
-    return torch.fft.irfft2(spectrum, s=source.shape[-2:], norm="forward").to(source.dtype)
 
 
 def select_sources(scores: Float[Tensor, "images"], threshold: float) -> Bool[Tensor, "images"]:

@@ -156,8 +156,11 @@ def build_backbone(
     """
     if name not in STAGE_STRIDES:
         raise ValueError(f"Unknown backbone {name!r}; there are {', '.join(BACKBONES)}.")
-    is_resnet = name.startswith("resnet")
-    stages = _ordered_stages(name, stages)
+    is_resnet, known = name.startswith("resnet"), tuple(STAGE_STRIDES[name])
+    wanted = known[-3:] if stages is None else stages
+    if isinstance(wanted, str) or not wanted or set(wanted) - set(known) or len(set(wanted)) != len(wanted):
+        raise ValueError(f"stages of {name} are one or more of {known}, each once; found {stages!r}.")
+    stages = tuple(stage for stage in known if stage in wanted)
     possible_strides = (8, 16, 32) if is_resnet else {"vgg16": (8, 32), "tiny": (4,)}[name]
     output_stride = possible_strides[0] if output_stride is None else output_stride
     if output_stride not in possible_strides:
@@ -165,12 +168,10 @@ def build_backbone(
     if block5_dilation != 1 and name != "vgg16":
         raise ValueError(f"block5_dilation is an option of vgg16; {name} has no block5.")
 
-    if name == "tiny":
-        network = _tiny()
-    elif name == "vgg16":
-        network = _vgg16(block5_dilation, output_stride)
-    else:
+    if is_resnet:
         network = _resnet(name, output_stride)
+    else:
+        network = _tiny() if name == "tiny" else _vgg16(block5_dilation, output_stride)
     whole = set(_torchvision_names(network))
     network = network[: list(dict(network.named_children())).index(stages[-1]) + 1]
     record = _load(name, network, weights, cut_off=whole - set(_torchvision_names(network)))
@@ -270,15 +271,6 @@ def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
 
 
-def _ordered_stages(name: str, stages: Sequence[str] | None) -> tuple[str, ...]:
-    known = tuple(STAGE_STRIDES[name])
-    if stages is None:
-        return known[-3:]
-    if isinstance(stages, str) or not stages or set(stages) - set(known) or len(set(stages)) != len(stages):
-        raise ValueError(f"stages of {name} are one or more of {known}, each once; found {stages!r}.")
-    return tuple(stage for stage in known if stage in stages)
-
-
 def _torchvision_names(network: nn.Module) -> dict[str, str]:
     """torchvision's name of each tensor of the network -> its name here; they differ in VGG16's blocks only."""
     return {re.sub(r"^block\d\.", "features.", key): key for key in network.state_dict()}
@@ -288,30 +280,26 @@ def _load(name: str, network: nn.Sequential, weights: str | Path, cut_off: set[s
     """Fill the network from `weights` and say what was loaded; `cut_off` names the tensors that are not wanted."""
     if weights == "none":
         return WeightsRecord()
-    source, found = _download(name) if weights == "imagenet" else _read(weights)
-
+    source, found = _download(name) if weights == "imagenet" else _find(weights)
     names = _torchvision_names(network)
     wanted = dict(zip(names, network.state_dict().values(), strict=True))
-    common = [key for key in wanted if key in found]
     missing = [key for key in wanted if key not in found]
-    lacking = [key for key in missing if not key.endswith("num_batches_tracked")]
     unexpected = [key for key in found if key not in wanted]
-    unknown = [key for key in unexpected if key not in cut_off and not key.startswith(("fc.", "classifier."))]
-    unfit = [f"{k} {_kind(found[k])} for {_kind(wanted[k])}" for k in common if _kind(found[k]) != _kind(wanted[k])]
-
-    def parts(keys):
-        return list(dict.fromkeys(names[key].split(".")[0] for key in keys))
-
-    if lacking and common and not unknown and not unfit and not set(parts(lacking)) & set(parts(common)):
+    common = [key for key in wanted if key in found]
+    faults = {
+        "lacking": [key for key in missing if not key.endswith("num_batches_tracked")],
+        "of another shape or kind": [
+            f"{key} {_kind(found[key])} for {_kind(wanted[key])}"
+            for key in common
+            if _kind(found[key]) != _kind(wanted[key])
+        ],
+        "unknown": [k for k in unexpected if k not in cut_off and not k.startswith(("fc.", "classifier."))],
+    }
+    if any(faults.values()):
         raise WeightsError(
-            f"{source} holds {name} only up to {parts(common)[-1]}: nothing of {', '.join(parts(lacking))}. "
-            f"Ask for stages up to {parts(common)[-1]}, or pass weights of the whole network."
-        )
-    if lacking or unknown or unfit:
-        raise WeightsError(
-            f"{source} does not fit {name} ({', '.join(parts(wanted))}). Tensors it lacks: {_some(lacking)}; "
-            f"of another shape or kind: {_some(unfit)}; unknown: {_some(unknown)}. "
-            f"Pass weights of {name} itself, or build the backbone that these belong to."
+            f"{source} does not fit {name} with {', '.join(dict(network.named_children()))}. Tensors "
+            f"{', '.join(f'{fault}: {_some(keys)}' for fault, keys in faults.items())}. Ask for the stages that it "
+            f"holds, pass weights of the whole {name}, or build the backbone that these belong to."
         )
     loaded = {key: found[key].to(wanted[key].dtype) for key in common}
     network.load_state_dict({names[key]: tensor for key, tensor in loaded.items()}, strict=False)
@@ -345,31 +333,36 @@ def _download(name: str) -> tuple[str, Mapping[str, Tensor]]:
         ) from error
 
 
-def _read(weights: str | Path) -> tuple[str, Mapping[str, Tensor]]:
-    """Name and state dict of a file: as given, in the data root's `weights`, or shipped. No code in it is run."""
+def _find(weights: str | Path) -> tuple[str, Mapping[str, Tensor]]:
+    """Name and tensors of a file: as given, in the data root's `weights`, or shipped."""
     given = Path(weights).expanduser()
-    shelves = (paths.data_root(), paths.shipped("data"))
-    places = list(dict.fromkeys([given, *(shelf / "weights" / given for shelf in shelves)]))
+    places = [given, *(shelf / "weights" / given for shelf in (paths.data_root(), paths.shipped("data")))]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise WeightsError(
-            f"No weights file at {' or '.join(map(str, places))}. Put it there, or pass weights='none' (random), "
-            "'imagenet' (download) or the path of a state dict."
+            f"No weights file at {' or '.join(map(str, dict.fromkeys(places)))}. Put it there, or pass weights='none' "
+            "(random), 'imagenet' (download) or the path of a state dict."
         )
+    return path.name, read_tensors(path)
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """The state dict in a file, by itself or as its entry "state_dict"; no code in it is run. Else a WeightsError."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can trip the reader anywhere
         raise WeightsError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights ({_brief(error)}). It is cut, damaged "
-            "or no file of tensors: fetch it again, or save one with torch.save(model.state_dict(), ...)."
+            f"{path} cannot be read as weights ({_brief(error)}). It is not there, cut, damaged or no file of tensors: "
+            "fetch it again, or save one with torch.save(model.state_dict(), ...)."
         ) from error
-    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        inside = f" with {_some(list(found))}" if isinstance(found, Mapping) else ""
-        kind = type(found).__name__
+    tensors = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
+        inside = f" with {_some(list(map(str, found)))}" if isinstance(found, Mapping) else ""
         raise WeightsError(
-            f"{path} is not a state dict (tensors by name) but a {kind}{inside}. Save model.state_dict()."
+            f"{path} holds no state dict (tensors by name) but a {type(found).__name__}{inside}. "
+            "Save model.state_dict()."
         )
-    return path.name, found
+    return tensors
 
 
 def _brief(error: Exception) -> str:

@@ -82,62 +82,6 @@ def hypercorrelation(
     return cosine.unflatten(3, support.shape[-2:]).unflatten(2, query.shape[-2:])
 
 
-def centre_pivot_convolution(
-    x: Float[Tensor, "B C hq wq hs ws"],
-    query_kernel: Float[Tensor, "D C k k"],
-    query_bias: Float[Tensor, "D"] | None,
-    support_kernel: Float[Tensor, "D C k k"],
-    support_bias: Float[Tensor, "D"] | None,
-    *,
-    stride: int = 1,
-) -> Float[Tensor, "B D hq wq _ _"]:
-    """The part of a 4D convolution whose kernel touches the centre of the query or that of the support.
-
-    All other weights of the 4D kernel are left out (the paper's section on centre-pivot convolutions), which makes it
-    the sum of two 2D convolutions: over the query's places for one support place at a time, and over the support's
-    places for one query place at a time. The kernel is of odd size k and pads with k // 2 zeros; the query's grid
-    stays, the support's side n becomes ceil(n / stride).
-
-    The released layer keeps the places it samples from its first call, and errs when the size changes.
-    """
-    sampled = x[..., ::stride, ::stride]
-    return _join(_over_query(sampled, query_kernel, query_bias), _over_support(x, support_kernel, support_bias, stride))
-
-
-def _over_query(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Float[Tensor, "B D hs ws hq wq"]:
-    """Each support place holds an image of the query: a stack of images, convolved one by one."""
-    images = x.permute(_SUPPORT_FIRST)
-    padding = kernel.shape[-1] // 2
-    convolved = F.conv3d(images.flatten(2, 3), kernel[:, :, None], bias, padding=(0, padding, padding))
-    return convolved.unflatten(2, images.shape[2:4])
-
-
-def _over_support(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int) -> Float[Tensor, "B D hq wq _ _"]:
-    """Each query place holds an image of the support. One that is no larger than the kernel is multiplied by a matrix.
-
-    That is the convolution's own matrix, made of its answers to unit images: no tap of the kernel is spent on padding.
-    """
-    size, padding = x.shape[-2:], kernel.shape[-1] // 2
-    if size.numel() > kernel[0, 0].numel():
-        convolved = F.conv3d(
-            x.flatten(2, 3), kernel[:, :, None], bias, stride=(1, stride, stride), padding=(0, padding, padding)
-        )
-        return convolved.unflatten(2, x.shape[2:4])
-    units = torch.eye(size.numel(), dtype=kernel.dtype, device=kernel.device).view(-1, 1, *size)
-    answers = F.conv2d(units, kernel.flatten(0, 1)[:, None], stride=stride, padding=padding)
-    matrix = answers.unflatten(1, kernel.shape[:2]).permute(1, 3, 4, 2, 0)  # [D, hs', ws', C, hs * ws]
-    images = x.permute(_SUPPORT_FIRST)
-    product = matrix.flatten(3).flatten(0, 2) @ images.flatten(4).flatten(1, 3)
-    product = product.unflatten(1, matrix.shape[:3]).unflatten(4, x.shape[2:4])
-    if bias is not None:
-        product = product + bias[:, None, None, None, None]
-    return product.permute(_SUPPORT_FIRST)
-
-
-def _join(over_query: Tensor, over_support: Tensor) -> Float[Tensor, "B D hq wq hs ws"]:
-    return over_support.add_(over_query.permute(_SUPPORT_FIRST))
-
-
 def resize_query(x: Float[Tensor, "B C _ _ hs ws"], size: tuple[int, int]) -> Float[Tensor, "B C hq wq hs ws"]:
     """The 4D tensor with another grid of query places, bilinear with corners aligned; support places stay."""
     images = x.permute(_SUPPORT_FIRST)
@@ -146,17 +90,26 @@ def resize_query(x: Float[Tensor, "B C _ _ hs ws"], size: tuple[int, int]) -> Fl
 
 
 class CentrePivotBlock(nn.Module):
-    """A centre-pivot convolution, group norm and ReLU; `stride` shrinks the support's grid."""
+    """A centre-pivot convolution, group norm and ReLU: [B, C, hq, wq, hs, ws] to [B, D, hq, wq, hs', ws'].
+
+    The part of a 4D convolution whose kernel touches the centre of the query or that of the support; all other weights
+    of the 4D kernel are left out (the paper's section on centre-pivot convolutions). That makes it the sum of two 2D
+    convolutions: over the query's places for one support place at a time, and over the support's places for one query
+    place at a time. The kernel is of odd size k and pads with k // 2 zeros; the query's grid stays, the support's side
+    n becomes ceil(n / stride).
+
+    The released layer keeps the places it samples from its first call, and errs when the size changes.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, groups: int = 4):
         super().__init__()
         self.query = nn.Conv2d(inputs, outputs, kernel_size)
         self.support = nn.Conv2d(inputs, outputs, kernel_size)
         self.norm = nn.GroupNorm(groups, outputs)
-        self.stride = stride
+        self.stride, self.padding = stride, kernel_size // 2
 
     def forward(self, x: Float[Tensor, "B C hq wq hs ws"]) -> Float[Tensor, "B D hq wq _ _"]:
-        return self._normalised(_join(self._over_query(x[..., :: self.stride, :: self.stride]), self._over_support(x)))
+        return self._joined(self._over_query(x[..., :: self.stride, :: self.stride]), self._over_support(x))
 
     def correlate(
         self, query: Float[Tensor, "B L C hq wq"], support: Float[Tensor, "B L C hs ws"]
@@ -169,18 +122,33 @@ class CentrePivotBlock(nn.Module):
         """
         correlations_of_a_row = query[:, :, 0, 0].numel() * support[0, 0, 0].numel()
         pieces = query.split(max(1, largest_piece(query.device) // correlations_of_a_row), dim=3)
-        return self._normalised(
-            _join(
-                self._over_query(hypercorrelation(query, support[..., :: self.stride, :: self.stride])),
-                torch.cat([self._over_support(hypercorrelation(rows, support)) for rows in pieces], 2),
-            )
-        )
+        sampled = self._over_query(hypercorrelation(query, support[..., :: self.stride, :: self.stride]))
+        whole = torch.cat([self._over_support(hypercorrelation(rows, support)) for rows in pieces], 2)
+        return self._joined(sampled, whole)
 
-    def _over_query(self, sampled: Tensor) -> Tensor:
-        return _over_query(sampled, self.query.weight, self.query.bias)
+    def _over_query(self, sampled: Tensor) -> Float[Tensor, "B D hs ws hq wq"]:
+        """Each support place holds an image of the query: a stack of images, convolved one by one."""
+        images = sampled.permute(_SUPPORT_FIRST)
+        kernel, padding = self.query.weight[:, :, None], (0, self.padding, self.padding)
+        return F.conv3d(images.flatten(2, 3), kernel, self.query.bias, padding=padding).unflatten(2, images.shape[2:4])
 
-    def _over_support(self, x: Tensor) -> Tensor:
-        return _over_support(x, self.support.weight, self.support.bias, self.stride)
+    def _over_support(self, x: Tensor) -> Float[Tensor, "B D hq wq _ _"]:
+        """Each query place holds an image of the support. One no larger than the kernel is multiplied by a matrix.
 
-    def _normalised(self, x: Tensor) -> Tensor:
-        return F.relu_(self.norm(x))
+        That is the convolution's own matrix, made of its answers to unit images: no tap of the kernel is spent on
+        padding.
+        """
+        size, kernel = x.shape[-2:], self.support.weight
+        if size.numel() > kernel[0, 0].numel():
+            how = {"stride": (1, self.stride, self.stride), "padding": (0, self.padding, self.padding)}
+            convolved = F.conv3d(x.flatten(2, 3), kernel[:, :, None], self.support.bias, **how)
+            return convolved.unflatten(2, x.shape[2:4])
+        units = torch.eye(size.numel(), dtype=kernel.dtype, device=kernel.device).view(-1, 1, *size)
+        answers = F.conv2d(units, kernel.flatten(0, 1)[:, None], stride=self.stride, padding=self.padding)
+        matrix = answers.unflatten(1, kernel.shape[:2]).permute(1, 3, 4, 2, 0)  # [D, hs', ws', C, hs * ws]
+        product = matrix.flatten(3).flatten(0, 2) @ x.permute(_SUPPORT_FIRST).flatten(4).flatten(1, 3)
+        product = product.unflatten(1, matrix.shape[:3]).unflatten(4, x.shape[2:4])
+        return (product + self.support.bias[:, None, None, None, None]).permute(_SUPPORT_FIRST)
+
+    def _joined(self, over_query: Tensor, over_support: Tensor) -> Float[Tensor, "B D hq wq _ _"]:
+        return F.relu_(self.norm(over_support.add_(over_query.permute(_SUPPORT_FIRST))))

@@ -5,13 +5,12 @@ Convolution, and Fully Connected CRFs", TPAMI 2018, without the CRF; the segment
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fsslib.blocks.backbones import Backbone, build_backbone
+from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
 
 
 class AtrousHead(nn.Module):
@@ -71,29 +70,33 @@ class DeepLab(nn.Module):
         return logits[:, :, :height, :width]
 
 
-def deeplab_v2_resnet101(num_classes: int, *, weights: str | Path = "none", as_released: bool = False) -> DeepLab:
-    """DeepLab-V2 with ResNet-101 as PixDA and its relatives train it, in the layout of Caffe's ResNet.
+def make_caffe_layout(backbone: Backbone) -> Backbone:
+    """Turn torchvision's ResNet-101 at stride 8 into DeepLab-V2's, which PixDA and its relatives train; in place.
 
-    It differs from `DeepLab(build_backbone("resnet101"), ...)` in what Caffe does: the stride of a stage is on the
-    first 1x1 convolution, not on the 3x3 behind it, which therefore has its stage's full dilation (2 in layer3, 4 in
-    layer4) in the first block too; and the pool of the stem rounds up, for a grid of 65x129 for 512x1024 with or
-    without the padding of `DeepLab`. Scale and shift of batch norm take no gradient; its statistics do follow the data.
+    Caffe has the stride of a stage on the first 1x1 convolution and not on the 3x3 behind it, which therefore has its
+    stage's full dilation (2 in layer3, 4 in layer4) in the first block too; and the pool of the stem rounds up, for a
+    grid of 65x129 for 512x1024 with or without the padding of `DeepLab`. Scale and shift of batch norm take no
+    gradient; its statistics do follow the data. ResNet-50 will do as well; another backbone is a ValueError.
 
-    The release does not pad (`as_released`). That moves a pixel by one at most, but the trunk then sees its own zeros
-    beyond the right and lower edge: features change as far from these edges as it looks, a long way in ResNet-101
-    (`test_as_released_looks_at_the_image_as_it_is`).
+    Without the padding (`as_released`) a pixel moves by one at most, but the trunk sees its own zeros beyond the right
+    and lower edge: features change as far from these edges as it looks, a long way in ResNet-101.
 
-    The release has a second head on layer3, whose output enters no loss; it is left out. `weights` as in
-    `build_backbone`: torchvision's were trained with the strides on the 3x3 convolutions, the papers' in Caffe's layout
-    and on images as BGR from 0 to 255, which are normalised here as everywhere in this library.
+    The release has a second head on layer3, whose output enters no loss; it is left out. torchvision's weights were
+    trained with the strides on the 3x3 convolutions; the papers' in Caffe's layout and on images as BGR from 0 to 255,
+    which are normalised here as everywhere in this library.
     """
-    backbone = build_backbone("resnet101", weights=weights, stages=("layer4",), frozen_batch_norm=False)
     network = backbone.network
+    if backbone.name not in ("resnet50", "resnet101") or backbone.strides[-1] != 8:
+        raise ValueError(
+            f"Caffe's layout is one of resnet50 and resnet101 at stride 8; found {backbone.name} at "
+            f"{backbone.strides[-1]}. Take backbone='resnet101', or leave the layout as it is."
+        )
     network.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
     network.layer2[0].conv1.stride, network.layer2[0].conv2.stride = (2, 2), (1, 1)
     for stage, dilation in ((network.layer3, 2), (network.layer4, 4)):
-        stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
+        replace_stride_with_dilation(stage, dilation)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(False)
-    return DeepLab(backbone, num_classes, as_released=as_released)
+    backbone.frozen_batch_norm = False
+    return backbone.train()

@@ -39,7 +39,7 @@ def masked_average_pooling(
     `grid_weights`; the result is the same.
     """
     precise = torch.promote_types(features.dtype, torch.float32)
-    with _without_autocast(features.device):
+    with without_autocast(features.device):
         weights = grid_weights(mask, features.shape[-2:], resize=resize, align_corners=align_corners, dtype=precise)
         total = torch.einsum("bchw,bhw->bc", features.to(precise), weights)
         return (total / (weights.sum((1, 2))[:, None] + eps)).to(features.dtype)
@@ -72,11 +72,11 @@ def grid_weights(
         return F.interpolate(unit, pixels, mode="linear", align_corners=align_corners)[0]
 
     down, across = (transposed_upsampling(*sizes) for sizes in zip(grid, mask.shape[-2:]))
-    with _without_autocast(mask.device):
+    with without_autocast(mask.device):
         return down @ marked @ across.T
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager:
+def without_autocast(device: torch.device) -> AbstractContextManager:
     """Matrix products in the dtype they are given. The meta device, for trying out shapes, has no autocast to leave."""
     known = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else nullcontext()

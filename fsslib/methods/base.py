@@ -24,6 +24,7 @@ class Optimizer(Protocol):
 
 
 Optimizers = Mapping[str, Optimizer]
+ReleasedNames = Sequence[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Method(nn.Module):
 
     encodes_alike: bool = True
     """Whether `encode` gives the same for the same image in evaluation mode, so that `evaluate` may keep it."""
+
+    released_names: ReleasedNames = ()
+    """What the authors' checkpoint calls its tensors, as pairs for `methods.released.rename`; none is to be had."""
 
     compute_dtype: torch.dtype = torch.float32
     """Set by `fit` and `evaluate`: bfloat16 runs the forward pass under autocast; parameters stay in float32."""

@@ -37,7 +37,24 @@ from fsslib.blocks.correlation import (
 )
 from fsslib.blocks.pooling import merge_shots
 from fsslib.episodes import Episode
-from fsslib.methods.base import BinaryMethod, Prediction, prediction_from_scores, size_of
+from fsslib.methods.base import BinaryMethod, Prediction, ReleasedNames, prediction_from_scores, size_of
+
+
+def _released_names() -> ReleasedNames:
+    """juhongm999/hsnet: torchvision's network whole, classifier and all, and blocks of three modules each."""
+    pairs: list[tuple[str, str | None]] = [("backbone.fc.", None), ("backbone.classifier.", None)]
+    for block, places in enumerate(map(range, (0, 5, 10, 17, 24), (5, 10, 17, 24, 31)), start=1):
+        pairs += [(f"backbone.features.{place}.", f"backbone.network.block{block}.{place}.") for place in places]
+    pairs.append(("backbone.", "backbone.network."))
+    parts = {"4": "encoders.0", "3": "encoders.1", "2": "encoders.2", "4to3": "mixers.0", "3to2": "mixers.1"}
+    for theirs, ours in parts.items():
+        for block in range(3):
+            first, second = (f"hpn_learner.encoder_layer{theirs}.{3 * block + n}." for n in (0, 1))
+            here = f"learner.{ours}.{block}"
+            pairs += [(f"{first}conv1.", f"{here}.query."), (f"{first}conv2.", f"{here}.support.")]
+            pairs.append((second, f"{here}.norm."))
+    places = {"1.0": 0, "1.2": 2, "2.0": 5, "2.2": 7}
+    return [*pairs, *((f"hpn_learner.decoder{old}.", f"learner.decoder.{new}.") for old, new in places.items())]
 
 
 class HSNet(BinaryMethod):
@@ -49,6 +66,7 @@ class HSNet(BinaryMethod):
     """
 
     align_corners = True
+    released_names = _released_names()
 
     def __init__(self, backbone: Backbone, *, width: int | None = None):
         super().__init__()

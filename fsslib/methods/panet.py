@@ -22,8 +22,18 @@ from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
 from fsslib.blocks.pooling import masked_average_pooling
 from fsslib.blocks.similarity import prototype_logits
 from fsslib.episodes import VOID, Episode
-from fsslib.methods.base import size_of
+from fsslib.methods.base import ReleasedNames, size_of
 from fsslib.methods.prototype import PrototypeNetwork
+
+
+def _released_names() -> ReleasedNames:
+    """kaixin96/PANet: every second module of `features` is a block, every second of a block a convolution."""
+    starts, convolutions = (0, 5, 10, 17, 24), (2, 2, 3, 3, 3)
+    return [
+        (f"encoder.backbone.features.{2 * block}.{2 * c}.", f"backbone.network.block{block + 1}.{start + 2 * c}.")
+        for block, (start, count) in enumerate(zip(starts, convolutions))
+        for c in range(count)
+    ]
 
 
 class PANet(PrototypeNetwork):
@@ -32,6 +42,8 @@ class PANet(PrototypeNetwork):
     Features are brought to the size of the masks to be pooled. VGG16 ends as in the paper: its last block looks with
     dilation 2, and neither the last ReLU nor the last pool is there, so that features have both signs.
     """
+
+    released_names = _released_names()
 
     def __init__(
         self,

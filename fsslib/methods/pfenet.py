@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
-from fsslib.blocks.pooling import _without_autocast, grid_weights, masked_average_pooling
+from fsslib.blocks.pooling import grid_weights, masked_average_pooling, without_autocast
 from fsslib.episodes import Episode
 from fsslib.methods.base import BinaryMethod, size_of
 
@@ -44,6 +44,20 @@ class PFENet(BinaryMethod):
     """
 
     align_corners = True
+    released_names = (  # dvlab-research/PFENet, on its own ResNet: legacy_backbone=True
+        ("layer0.7.", "backbone.network.bn1."),
+        ("layer0.", "backbone.network.conv1."),
+        *((f"layer{n}.", f"backbone.network.layer{n}.") for n in (1, 2, 3, 4)),
+        ("down_query.", "query_reduction."),
+        ("down_supp.", "support_reduction."),
+        ("init_merge.", "enrichment."),
+        ("alpha_conv.", "between_scales."),
+        ("beta_conv.", "within_scale."),
+        ("inner_cls.", "side_classifiers."),
+        ("res1.", "fusion."),
+        ("res2.", "refinement."),
+        ("cls.", "classifier."),
+    )
 
     def __init__(
         self,
@@ -151,7 +165,7 @@ def prior_mask(query: Float[Tensor, "B C h w"], support: Float[Tensor, "B M C h 
     """
     with torch.no_grad():
         sought, there = (F.normalize(x.float().flatten(-2), dim=-2, eps=1e-7) for x in (query, support))
-        with _without_autocast(query.device):
+        with without_autocast(query.device):
             most = (there.mT @ sought[:, None]).amax(2)
         low, high = most.aminmax(dim=-1, keepdim=True)
         return ((most - low) / (high - low + 1e-7)).unflatten(-1, query.shape[-2:])

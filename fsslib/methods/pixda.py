@@ -31,12 +31,12 @@ from fsslib.blocks.adversarial import (
     distillation_loss,
     domain_loss,
     focal_loss,
-    fourier_stylise,
     pixadv_loss,
     select_sources,
 )
 from fsslib.blocks.backbones import Backbone
-from fsslib.blocks.deeplab import DeepLab
+from fsslib.blocks.deeplab import DeepLab, make_caffe_layout
+from fsslib.blocks.stylise import fourier_stylise
 from fsslib.episodes import LabelledImages
 from fsslib.methods.base import Method, Optimizers, Prediction, check_finite
 
@@ -70,7 +70,8 @@ class PixDA(Method):
     - `select`: after each pass over the source keep the images whose score by the image discriminator is above
       `threshold`, which grows by its first value every pass. When less than a batch would be left, the whole source is
       used again and the adversary rests: the remaining steps are joint steps.
-
+    - `caffe_layout`: the paper's trunk, DeepLab-V2's ResNet-101 in place of torchvision's (`blocks.deeplab`); it goes
+      with backbone="resnet101" and dilations="6,12,18,24".
     - `head_rate`: how much faster the head learns than the backbone; the paper takes 10 for weights from ImageNet.
 
     `num_classes` and `source_images` are given by the data (`AdaptationTask.method_options`). Discriminators look at
@@ -86,6 +87,7 @@ class PixDA(Method):
         num_classes: int = 11,
         source_images: int = 1,
         dilations: str = "1,2,4,8",
+        caffe_layout: bool = False,
         adversary: str = "pixel",
         difficulty: bool = True,
         balance: bool = True,
@@ -108,6 +110,7 @@ class PixDA(Method):
         if adversary not in _ADVERSARIES:
             raise ValueError(f"adversary is one of {', '.join(_ADVERSARIES)}; found {adversary!r}.")
         reaches = tuple(int(d) for d in dilations.split(","))
+        backbone = make_caffe_layout(backbone) if caffe_layout else backbone
         self.segmenter = DeepLab(backbone, num_classes, dilations=reaches, as_released=as_released)
         self.pixel_discriminator = PixelDiscriminator(num_classes, discriminator_width)
         self.image_discriminator = ImageDiscriminator(num_classes, discriminator_width)

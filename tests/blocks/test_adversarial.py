@@ -1,7 +1,8 @@
-"""Adversarial alignment: golden values, loops and transforms in NumPy, what gets a gradient, the release. 10 s."""
+"""Adversarial alignment: golden values, what gets a gradient, what the release does, the selection. 5 s.
 
-import functools
-import inspect
+What all losses share, their definitions in NumPy among it, is in test_losses.py.
+"""
+
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxtyping import TypeCheckError
 
 from fsslib.blocks.adversarial import (
     ImageDiscriminator,
@@ -19,16 +19,13 @@ from fsslib.blocks.adversarial import (
     distillation_loss,
     domain_loss,
     focal_loss,
-    fourier_stylise,
     gradient_reversal,
-    gradient_reversal_strength,
     pixadv_loss,
     pixel_difficulty_map,
     select_sources,
 )
 from fsslib.episodes import VOID
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 RELEASE = {"count_ignored": True, "reduce": "all"}
 # Three classes on 2x2 pixels, one of them void.
 GOLDEN_LOGITS = torch.tensor([[[[2.0, 0], [0, 1]], [[0, 1], [0, 1]], [[-1, 0], [1, 1]]]], dtype=torch.float64)
@@ -44,35 +41,6 @@ def drawn(batch=2, classes=4, size=(5, 6), seed=0, void=0.2):
     labels = torch.randint(classes, (batch, *size), generator=generator)
     labels[torch.rand(labels.shape, generator=generator) < void] = VOID
     return logits, domain, labels
-
-
-def drawn_images(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(*shape, generator=generator, dtype=torch.float64)
-
-
-def probabilities(logits):
-    exponential = np.exp(logits - logits.max(1, keepdims=True))
-    return exponential / exponential.sum(1, keepdims=True)
-
-
-def pixels_of(labels):
-    """The places that are not void, with their class."""
-    return [(place, c) for place, c in np.ndenumerate(labels.numpy()) if c != VOID]
-
-
-def maps_by_loops(logits, domain, labels, count_ignored=False):
-    """A, S and B of the docstrings, pixel by pixel; 0 where void."""
-    chance, labels = probabilities(logits.numpy()), labels.numpy()
-    fooling, difficulty, balance = np.zeros((3, *labels.shape))
-    for (b, y, x), c in np.ndenumerate(labels):
-        if c == VOID:
-            continue
-        fooling[b, y, x] = -np.log(1 - 1 / (1 + np.exp(-domain[b, 0, y, x].item())))
-        difficulty[b, y, x] = -np.log(chance[b, c, y, x])
-        total = labels[b].size if count_ignored else (labels[b] != VOID).sum()
-        balance[b, y, x] = 1 - (labels[b] == c).sum() / total
-    return fooling, difficulty, balance
 
 
 # Discriminators
@@ -113,15 +81,9 @@ def test_discriminators_are_convolutions_and_leaky_slopes_and_nothing_else(discr
     assert {layer.negative_slope for layer in layers[1::2]} == {0.2}
 
 
-def test_domain_loss_is_binary_cross_entropy_with_source_0_and_target_1():
-    _, domain, _ = drawn(size=(3, 7))
-    chance_of_target = 1 / (1 + np.exp(-domain.numpy()))
-    assert domain_loss(domain, "source").item() == pytest.approx(-np.log(1 - chance_of_target).mean())
-    assert domain_loss(domain, "target").item() == pytest.approx(-np.log(chance_of_target).mean())
+def test_indifference_costs_the_log_of_two_and_a_sure_error_its_logit():
     assert domain_loss(torch.zeros(1, 1, 2, 2), "source").item() == pytest.approx(0.693147, abs=1e-6)
     assert domain_loss(torch.full((1, 1, 2, 2), 200.0), "source") == 200
-    with pytest.raises(ValueError, match='domain is "source" or "target"; found \'Target\''):
-        inspect.unwrap(domain_loss)(domain, "Target")
 
 
 # The maps
@@ -137,16 +99,6 @@ def test_golden_maps():
     torch.testing.assert_close(balance, torch.tensor([[[1 / 3, 1 / 3], [2 / 3, 0]]]))
     counting_void = class_balance_map(GOLDEN_LABELS, 3, count_ignored=True)
     torch.testing.assert_close(counting_void, torch.tensor([[[0.5, 0.5], [0.75, 0]]]))
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.integers(1, 3), st.integers(1, 5), st.booleans(), st.sampled_from([0.0, 0.5, 0.95]), st.integers(0, 99))
-def test_maps_equal_the_loop_over_pixels(batch, classes, count_ignored, void, seed):
-    logits, domain, labels = drawn(batch, classes, seed=seed, void=void)
-    _, difficulty, balance = maps_by_loops(logits, domain, labels, count_ignored)
-    np.testing.assert_allclose(pixel_difficulty_map(logits, labels), difficulty, rtol=1e-9, atol=1e-12)
-    found = class_balance_map(labels, classes, count_ignored=count_ignored)
-    np.testing.assert_allclose(found, balance, atol=1e-6)
 
 
 def test_balance_is_counted_in_each_image_and_absent_classes_change_nothing():
@@ -191,37 +143,6 @@ def test_golden_gradient_with_and_without_detached_maps(detach, norm, first):
     assert (logits.grad[..., 1, 1] == 0).all()
 
 
-@settings(deadline=None, max_examples=40)
-@given(
-    st.integers(1, 3),
-    st.sampled_from([0.0, 0.5, 0.95]),
-    st.fixed_dictionaries(
-        {
-            "use_difficulty": st.booleans(),
-            "use_balance": st.booleans(),
-            "count_ignored": st.booleans(),
-            "normalise_map": st.booleans(),
-            "reduce": st.sampled_from(["valid", "all"]),
-            "detach_maps": st.booleans(),
-        }
-    ),
-    st.integers(0, 99),
-)
-def test_pixadv_equals_the_sum_over_pixels(batch, void, options, seed):
-    logits, domain, labels = drawn(batch, seed=seed, void=void)
-    fooling, difficulty, balance = maps_by_loops(logits, domain, labels, options["count_ignored"])
-    weights = (labels != VOID).numpy().astype(float)
-    valid = max(weights.sum(), 1)
-    if options["use_difficulty"]:
-        weights = weights * difficulty
-    if options["use_balance"]:
-        weights = weights * balance
-    if options["normalise_map"] and weights.any():
-        weights = weights / (weights.sum() / valid)
-    expected = (fooling * weights).sum() / (valid if options["reduce"] == "valid" else labels.numel())
-    assert pixadv_loss(logits, domain, labels, **options).item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
-
-
 def test_the_normalised_map_changes_where_it_pushes_and_not_how_hard():
     """Where the discriminator is equally sure everywhere, all variants of the map cost the same."""
     logits, domain, labels = drawn()
@@ -258,34 +179,6 @@ def test_images_of_one_class_cost_nothing(normalise):
     assert loss == 0
     assert (domain.grad == 0).all()
     assert pixadv_loss(logits, domain, labels, use_balance=False, normalise_map=normalise) > 0
-
-
-def test_void_pixels_have_no_influence():
-    logits, domain, labels = drawn(void=0.4)
-    void = (labels == VOID)[:, None]
-    elsewhere = torch.where(void, 7.0, logits), torch.where(void, -3.0, domain), labels
-    for options in ({}, RELEASE, {"use_difficulty": False, "use_balance": False}, {"normalise_map": True}):
-        torch.testing.assert_close(pixadv_loss(*elsewhere, **options), pixadv_loss(logits, domain, labels, **options))
-
-
-@pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("normalise", [True, False])
-def test_all_void_costs_nothing_with_a_gradient_of_zeros(detach, normalise):
-    logits, domain, labels = drawn()
-    nothing = torch.full_like(labels, VOID)
-    logits.requires_grad_(), domain.requires_grad_()
-    losses = [
-        pixadv_loss(logits, domain, nothing, detach_maps=detach, normalise_map=normalise),
-        pixadv_loss(logits, domain, nothing, detach_maps=detach, normalise_map=normalise, **RELEASE),
-        focal_loss(logits, nothing),
-        focal_loss(logits, nothing, gamma=0.5),
-        focal_loss(logits, nothing, as_released=True),
-    ]
-    sum(losses).backward()
-    assert losses == [0, 0, 0, 0, 0]
-    assert (logits.grad == 0).all()
-    assert (domain.grad == 0).all()
-    assert (class_balance_map(nothing, 4) == 0).all()
 
 
 def test_the_segmenter_learns_and_a_frozen_discriminator_does_not():
@@ -327,25 +220,22 @@ def test_images_of_a_batch_are_weighed_one_by_one(size):
     torch.testing.assert_close(pixadv_loss(logits, domain, labels), torch.stack(alone).mean())
 
 
-def test_gradients_of_the_attached_loss():
-    logits, domain, labels = drawn(classes=3, size=(2, 3))
-    inputs = logits.requires_grad_(), domain.requires_grad_()
-    for maps in ({}, RELEASE, {"use_balance": False}):
-        loss = functools.partial(pixadv_loss, labels=labels, detach_maps=False, **maps)
-        assert torch.autograd.gradcheck(loss, inputs)
+def test_a_training_step_in_bfloat16_is_finite():
+    logits, _, labels = drawn(batch=1, classes=5, size=(32, 32))
+    logits = (20 * logits).float().requires_grad_()
+    judges = PixelDiscriminator(5, width=4), ImageDiscriminator(5, width=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pixel, image = (judge(logits.softmax(1)) for judge in judges)
+        assert pixel.dtype == image.dtype == torch.bfloat16
+        total = pixadv_loss(logits, pixel, labels) + focal_loss(logits, labels) + domain_loss(image, "source")
+    total.backward()
+    assert total.dtype == torch.float32
+    assert torch.isfinite(total)
+    assert torch.isfinite(logits.grad).all()
+    assert all(torch.isfinite(p.grad).all() for judge in judges for p in judge.parameters())
 
 
-# Focal loss
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.sampled_from([0.0, 0.5]), st.integers(0, 99))
-def test_focal_equals_the_mean_over_pixels(gamma, void, seed):
-    logits, _, labels = drawn(seed=seed, void=void)
-    chance = probabilities(logits.numpy())
-    places = [chance[b, c, y, x] for (b, y, x), c in pixels_of(labels)]
-    expected = np.mean([(1 - p) ** gamma * -np.log(p) for p in places])
-    assert focal_loss(logits, labels, gamma=gamma).item() == pytest.approx(expected, rel=1e-9)
+# Focal loss and distillation
 
 
 def test_focal_without_focus_is_cross_entropy_and_two_is_the_default():
@@ -354,20 +244,10 @@ def test_focal_without_focus_is_cross_entropy_and_two_is_the_default():
     torch.testing.assert_close(focal_loss(logits, labels, gamma=0.0), expected)
     assert focal_loss(logits, labels) == focal_loss(logits, labels, gamma=2.0)
     assert focal_loss(logits, labels) < expected
-    with pytest.raises(ValueError, match=r"gamma is 0 .* or above; found -1\.0"):
-        focal_loss(logits, labels, gamma=-1.0)
 
 
-@pytest.mark.parametrize("void", [0.0, 0.5])
-def test_focal_as_released_weighs_a_quarter_to_three_and_never_passes_the_log_of_a_million(void):
+def test_focal_as_released_never_passes_the_log_of_a_million():
     """0.25 for class 2 and 0.75 for all others, and 1e-6 added to the chance: as the release does on a GPU."""
-    logits, _, labels = drawn(void=void)
-    logits = 20 * logits  # sure enough for 1e-6 to matter
-    chance = probabilities(logits.numpy())
-    places = [(c, chance[b, c, y, x] + 1e-6) for (b, y, x), c in pixels_of(labels)]
-    expected = np.mean([(0.25 if c == 2 else 0.75) * (1 - p) ** 2 * -np.log(p) for c, p in places])
-    assert focal_loss(logits, labels, as_released=True).item() == pytest.approx(expected, rel=1e-9)
-    assert focal_loss(logits, labels) > 1.5 * focal_loss(logits, labels, as_released=True)
     wrong = torch.zeros(1, 4, 1, 1)
     wrong[:, 1] = 200
     found = [focal_loss(wrong, torch.full((1, 1, 1), c), as_released=True).item() for c in (0, 2)]
@@ -390,35 +270,11 @@ def test_focal_of_answers_that_are_all_right_or_all_wrong(gamma):
     torch.testing.assert_close(wrong.grad, torch.tensor([0.5, -0.5])[None, :, None, None].expand(1, 2, 1, 2))
 
 
-def test_gradients_of_the_focal_loss():
-    logits, _, labels = drawn(classes=3, size=(2, 3))
-    for gamma in (0.5, 2.0):
-        assert torch.autograd.gradcheck(lambda z, g=gamma: focal_loss(z, labels, gamma=g), logits.requires_grad_())
-
-
-# Distillation
-
-
 def test_golden_distillation():
     teacher = torch.tensor([2.0, 0, -1])[None, :, None, None]
     student = torch.tensor([1.0, 1, 0])[None, :, None, None]
     assert distillation_loss(student, teacher).item() == pytest.approx(0.334080, abs=1e-6)
     assert distillation_loss(student, teacher, class_reduce="sum").item() == pytest.approx(1.002239, abs=1e-6)
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.integers(1, 3), st.sampled_from([0.5, 1.0, 2.0]), st.integers(0, 99))
-def test_distillation_equals_the_sum_over_pixels_and_classes(batch, temperature, seed):
-    student, _, _ = drawn(batch, seed=seed)
-    teacher, _, _ = drawn(batch, seed=seed + 1000)
-    target = probabilities(teacher.numpy() / temperature)
-    terms = -target * np.log(probabilities(student.numpy()))
-    found = {
-        name: distillation_loss(student, teacher, teacher_temperature=temperature, class_reduce=name).item()
-        for name in ("mean", "sum")
-    }
-    assert found["mean"] == pytest.approx(terms.mean())
-    assert found["sum"] == pytest.approx(terms.sum(1).mean())
 
 
 def test_the_student_is_drawn_to_half_the_teachers_logits_and_the_teacher_stays():
@@ -434,160 +290,26 @@ def test_the_student_is_drawn_to_half_the_teachers_logits_and_the_teacher_stays(
     assert distillation_loss(teacher, teacher, class_reduce="sum") > loss
 
 
-def test_distillation_refuses_what_it_does_not_know():
-    logits, _, _ = drawn()
-    with pytest.raises(ValueError, match=r"teacher_temperature is above 0; found 0\.0"):
-        distillation_loss(logits, logits, teacher_temperature=0.0)
-    with pytest.raises(ValueError, match='class_reduce is "mean" or "sum"; found \'max\''):
-        inspect.unwrap(distillation_loss)(logits, logits, class_reduce="max")
-
-
 # Gradient reversal
 
 
-def test_reversal_is_the_identity_and_turns_the_gradient():
-    x = torch.randn(3, 4, requires_grad=True)
-    y = gradient_reversal(x, 0.3)
-    assert torch.equal(y, x)
-    upstream = torch.randn(3, 4)
-    y.backward(upstream)
-    torch.testing.assert_close(x.grad, -0.3 * upstream)
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_reversal_is_the_identity_turns_the_gradient_and_spares_the_classifier_behind_it(strength):
+    features, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 
-
-def test_reversal_spares_the_classifier_behind_it():
-    features = torch.randn(5, 3, dtype=torch.float64)
-    weight = torch.randn(3, dtype=torch.float64)
-
-    def gradients(strength):
+    def gradients(seen_through):
         x, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
-        seen = x if strength is None else gradient_reversal(x, strength)
-        (seen @ w).square().sum().backward()
+        (seen_through(x) @ w).square().sum().backward()
         return x.grad, w.grad
 
-    plain, turned, off = gradients(None), gradients(0.7), gradients(0.0)
-    torch.testing.assert_close(turned[0], -0.7 * plain[0])
-    assert (off[0] == 0).all()
+    plain, turned = gradients(lambda x: x), gradients(lambda x: gradient_reversal(x, strength))
+    torch.testing.assert_close(turned[0], -strength * plain[0])
     assert torch.equal(turned[1], plain[1])
-    assert torch.equal(off[1], plain[1])
-
-
-def test_reversal_leaves_its_input_alone():
-    x = torch.ones(2, requires_grad=True)
-    (gradient_reversal(x, 1.0) + x).sum().backward()
-    assert (x.grad == 0).all()
-    assert gradient_reversal(torch.ones(2, dtype=torch.bfloat16), 1.0).dtype == torch.bfloat16
-
-
-def test_the_strength_grows_from_0_to_1():
-    found = [gradient_reversal_strength(p) for p in (0, 0.05, 0.1, 0.25, 0.5, 1)]
-    assert found == pytest.approx([0, 0.244919, 0.462117, 0.848284, 0.986614, 0.999909], abs=1e-6)
-    for progress in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=r"share of the steps done, 0 to 1; found"):
-            gradient_reversal_strength(progress)
-
-
-# Stylisation
-
-
-def stylised_by_numpy(source, target, half_width):
-    """FDA on the whole, centred spectrum, for images of the same size."""
-    there = np.fft.fftshift(np.fft.fft2(source), axes=(-2, -1))
-    style = np.fft.fftshift(np.fft.fft2(target), axes=(-2, -1))
-    amplitude, phase = np.abs(there), np.angle(there)
-    row, column = source.shape[-2] // 2, source.shape[-1] // 2
-    window = (
-        ...,
-        slice(row - half_width, row + half_width + 1),
-        slice(column - half_width, column + half_width + 1),
-    )
-    amplitude[window] = np.abs(style)[window]
-    mixed = np.fft.ifft2(np.fft.ifftshift(amplitude * np.exp(1j * phase), axes=(-2, -1)))
-    assert np.abs(mixed.imag).max() < 1e-12
-    return mixed.real
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 3), st.integers(9, 20), st.integers(9, 20), st.integers(0, 4), st.integers(0, 99))
-def test_stylisation_equals_the_whole_spectrum_in_numpy(batch, height, width, half_width, seed):
-    source, target = (drawn_images(batch, 3, height, width, seed=seed + i) for i in (0, 100))
-    found = fourier_stylise(source, target, half_width)
-    np.testing.assert_allclose(found, stylised_by_numpy(source.numpy(), target.numpy(), half_width), atol=1e-12)
-
-
-@pytest.mark.parametrize("size", [(12, 16), (9, 31), (64, 5)])
-def test_a_window_of_one_bin_swaps_the_means_and_nothing_else(size):
-    source, target = drawn_images(2, 3, 12, 16), drawn_images(2, 3, *size, seed=1) ** 3
-    expected = source - source.mean((2, 3), True) + target.mean((2, 3), True)
-    torch.testing.assert_close(fourier_stylise(source, target, 0), expected, rtol=0, atol=1e-13)
-
-
-def test_bins_count_waves_per_image_whatever_its_size():
-    """A scene of a few waves, sampled at three sizes: the same style."""
-
-    def waves(height, width):
-        y = torch.arange(height, dtype=torch.float64)[:, None] / height
-        x = torch.arange(width, dtype=torch.float64) / width
-        image = 0.5 + 0.2 * torch.cos(2 * np.pi * (x + 2 * y)) + 0.1 * torch.sin(2 * np.pi * 2 * x)
-        return image.expand(1, 3, height, width)
-
-    source = drawn_images(1, 3, 20, 14)
-    same = fourier_stylise(source, waves(20, 14), 2)
-    for size in ((9, 40), (64, 48)):
-        torch.testing.assert_close(fourier_stylise(source, waves(*size), 2), same)
-
-
-def test_the_amplitude_inside_the_window_is_the_targets_and_all_else_the_sources():
-    source, target = drawn_images(1, 3, 15, 15), drawn_images(1, 3, 30, 45, seed=1)
-    before, after = torch.fft.fft2(source), torch.fft.fft2(fourier_stylise(source, target, 3))
-    style = torch.fft.fft2(target) * (15 * 15) / (30 * 45)
-    inside = torch.zeros(15, 15, dtype=torch.bool)
-    for row in range(-3, 4):
-        for column in range(-3, 4):
-            inside[row, column] = True
-            torch.testing.assert_close(after[..., row, column].abs(), style[..., row, column].abs())
-    torch.testing.assert_close(after[..., ~inside], before[..., ~inside])
-    phase = torch.exp(1j * (after.angle() - before.angle()))
-    torch.testing.assert_close(phase, torch.ones_like(phase))
-
-
-def test_its_own_style_changes_nothing_and_images_do_not_mix():
-    source, target = drawn_images(3, 3, 16, 16), drawn_images(3, 3, 16, 16, seed=1)
-    torch.testing.assert_close(fourier_stylise(source, source, 3), source)
-    alone = torch.cat([fourier_stylise(source[i : i + 1], target[i : i + 1], 2) for i in range(3)])
-    torch.testing.assert_close(fourier_stylise(source, target, 2), alone)
-
-
-def test_stylised_images_are_not_clipped_and_inputs_not_changed():
-    source, target = drawn_images(1, 3, 16, 16), drawn_images(1, 3, 16, 16, seed=1)
-    copies = source.clone(), target.clone()
-    result = fourier_stylise(source, 0.2 * target, 1)
-    assert result.min() < 0
-    assert torch.equal(source, copies[0])
-    assert torch.equal(target, copies[1])
-
-
-def test_black_and_uniform_images_are_stylised_without_nan():
-    black, target = torch.zeros(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
-    for source in (black, black + 0.5):
-        for half_width in (0, 3):
-            result = fourier_stylise(source, target, half_width)
-            assert torch.isfinite(result).all()
-            torch.testing.assert_close(result.mean((2, 3)), target.mean((2, 3)))
-    torch.testing.assert_close(fourier_stylise(target, black, 0).mean((2, 3)), torch.zeros(1, 3), atol=1e-6, rtol=0)
-
-
-def test_stylisation_refuses_windows_and_batches_that_do_not_fit():
-    source, target = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 8, 30)
-    assert fourier_stylise(source, target, 3).shape == source.shape
-    with pytest.raises(ValueError, match=r"9 bins does not fit into images of 8 pixels: .* at most 3 here; found 4"):
-        fourier_stylise(source, target, 4)
-    with pytest.raises(ValueError, match=r"counts Fourier bins, 0 or more; found -1"):
-        fourier_stylise(source, target, -1)
-    unchecked = inspect.unwrap(fourier_stylise)
-    with pytest.raises(ValueError, match=r"found 0\.01\. A share L .* int\(L \* min\(H, W\)\)"):
-        unchecked(source, target, 0.01)
-    with pytest.raises(ValueError, match=r"needs one target image; found \(2, 3, 16, 16\) and \(1, 3, 8, 30\)"):
-        unchecked(source, target[:1], 2)
+    assert torch.equal(gradient_reversal(features, strength), features)
+    assert gradient_reversal(features.bfloat16(), strength).dtype == torch.bfloat16
+    x = features.clone().requires_grad_()  # its input is left alone
+    (gradient_reversal(x, strength) + x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full_like(x, 1 - strength))
 
 
 # Selection
@@ -647,103 +369,3 @@ def test_the_order_of_scores_flips_when_the_domain_labels_flip():
     assert flipped.argsort().tolist() == [3, 2, 1, 0]
     assert select_sources(told, 0.693)[[0, -1]].tolist() == [False, True]
     assert select_sources(flipped, 0.693)[[0, -1]].tolist() == [True, False]
-
-
-# Labels, sizes, precision
-
-
-@pytest.mark.parametrize("value", [4, -1, 254])
-def test_labels_outside_the_classes_are_refused(value):
-    logits, domain, labels = drawn()
-    labels[1, 2, 3] = value
-    complaint = rf"Labels of 4 classes are 0 to 3, and 255 for void; found \[{value}\]"
-    for call in (
-        lambda: pixel_difficulty_map(logits, labels),
-        lambda: class_balance_map(labels, 4),
-        lambda: pixadv_loss(logits, domain, labels),
-        lambda: focal_loss(logits, labels),
-    ):
-        with pytest.raises(ValueError, match=complaint):
-            call()
-
-
-def test_logits_on_the_feature_grid_are_refused():
-    logits, domain, labels = drawn(size=(8, 8))
-    coarse = logits[:, :, ::4, ::4]
-    for function in (pixel_difficulty_map, focal_loss):
-        with pytest.raises(TypeCheckError):
-            function(coarse, labels)
-    # Without the shape checks of the tests the message says what to do.
-    with pytest.raises(ValueError, match=r"logits are 2x2, the labels 8x8: upsample the logits"):
-        inspect.unwrap(pixel_difficulty_map)(coarse, labels)
-    with pytest.raises(ValueError, match=r"per pixel of the labels \(2, 8, 8\); found \(2, 1, 2, 2\)\. Upsample"):
-        inspect.unwrap(pixadv_loss)(logits, domain[:, :, ::4, ::4], labels)
-    with pytest.raises(ValueError, match='reduce is "valid" or "all"; found \'mean\''):
-        inspect.unwrap(pixadv_loss)(logits, domain, labels, reduce="mean")
-
-
-def losses_of(logits, domain, labels):
-    return torch.stack(
-        [
-            pixadv_loss(logits, domain, labels),
-            pixadv_loss(logits, domain, labels, normalise_map=True),
-            pixel_difficulty_map(logits, labels).mean(),
-            focal_loss(logits, labels),
-            distillation_loss(logits, logits.flip(1)),
-            domain_loss(domain, "source"),
-            domain_loss(domain, "target"),
-        ]
-    )
-
-
-def test_low_precision_rounds_the_inputs_and_nothing_else():
-    logits, domain, labels = drawn(batch=1, classes=19, size=(16, 16))
-    coarse = logits.bfloat16(), domain.bfloat16()
-    expected = losses_of(*(c.float() for c in coarse), labels)
-    found = losses_of(*coarse, labels)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(losses_of(*(c.float() for c in coarse), labels), expected)
-    images = torch.rand(1, 3, 16, 16).bfloat16()
-    styled = fourier_stylise(images, images.flip(0) / 2, 3)
-    assert styled.dtype == torch.bfloat16
-    torch.testing.assert_close(styled, fourier_stylise(images.float(), images.flip(0).float() / 2, 3).bfloat16())
-
-
-def test_a_training_step_in_bfloat16_is_finite():
-    logits, _, labels = drawn(batch=1, classes=5, size=(32, 32))
-    logits = (20 * logits).float().requires_grad_()
-    judges = PixelDiscriminator(5, width=4), ImageDiscriminator(5, width=4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        pixel, image = (judge(logits.softmax(1)) for judge in judges)
-        assert pixel.dtype == image.dtype == torch.bfloat16
-        total = pixadv_loss(logits, pixel, labels) + focal_loss(logits, labels) + domain_loss(image, "source")
-    total.backward()
-    assert total.dtype == torch.float32
-    assert torch.isfinite(total)
-    assert torch.isfinite(logits.grad).all()
-    assert all(torch.isfinite(p.grad).all() for judge in judges for p in judge.parameters())
-
-
-def test_extreme_logits_give_finite_losses_and_gradients():
-    logits, domain, labels = drawn()
-    logits, domain = (1e4 * logits).float().requires_grad_(), (1e4 * domain).float().requires_grad_()
-    total = losses_of(logits, domain, labels).sum()
-    total.backward()
-    assert torch.isfinite(total)
-    assert torch.isfinite(logits.grad).all()
-    assert torch.isfinite(domain.grad).all()
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_results_are_where_the_inputs_are(device):
-    logits, domain, labels = drawn()
-    there = losses_of(*(part.to(device) for part in (logits, domain, labels)))
-    torch.testing.assert_close(there.cpu(), losses_of(logits, domain, labels))
-    source, target = drawn_images(2, 3, 16, 16), drawn_images(2, 3, 16, 16, seed=1)
-    styled = fourier_stylise(source.to(device), target.to(device), 3)
-    np.testing.assert_allclose(styled.cpu(), stylised_by_numpy(source.numpy(), target.numpy(), 3), atol=1e-12)
-    balance = class_balance_map(labels.to(device), 4)
-    assert there.device.type == styled.device.type == balance.device.type == device
-    assert select_sources(there, 0.5).device.type == device

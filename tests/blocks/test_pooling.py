@@ -1,4 +1,7 @@
-"""Masked average pooling against golden values and a loop over pixels; the rules that merge shots."""
+"""Masked average pooling: golden values, its two families, what may be in a mask; the rules that merge shots. 3 s.
+
+The loop over pixels, gradients and number formats are in test_blocks.py.
+"""
 
 import inspect
 
@@ -13,15 +16,6 @@ from fsslib.blocks.pooling import background_mask, grid_weights, masked_average_
 from fsslib.episodes import VOID
 
 FAMILIES = [(resize, corners) for resize in ("features", "mask") for corners in (False, True)]
-# Grid and image: same size, whole strides, 8k + 1, a stride that is no whole number, a grid finer than the image.
-SIZES = [
-    ((4, 5), (4, 5)),
-    ((4, 4), (16, 32)),
-    ((3, 4), (17, 25)),
-    ((5, 3), (13, 20)),
-    ((7, 6), (4, 5)),
-    ((1, 1), (6, 4)),
-]
 
 
 def drawn(grid, size, *, batch=3, channels=4, seed=0, values=(0, 1, VOID)):
@@ -32,41 +26,7 @@ def drawn(grid, size, *, batch=3, channels=4, seed=0, values=(0, 1, VOID)):
     return features, torch.tensor(values)[chosen]
 
 
-def resized(plane, size, align_corners):
-    """Bilinear interpolation of one plane, pixel by pixel."""
-    result = np.zeros(size)
-    for out in np.ndindex(*size):
-        corners = []
-        for place, cells, pixels in zip(out, plane.shape, size):
-            if align_corners:
-                at = place * (cells - 1) / (pixels - 1) if pixels > 1 else 0.0
-            else:
-                at = max((place + 0.5) * cells / pixels - 0.5, 0.0)
-            low = min(int(at), cells - 1)
-            corners.append([(low, 1 - (at - low)), (min(low + 1, cells - 1), at - low)])
-        result[out] = sum(wy * wx * plane[y, x] for y, wy in corners[0] for x, wx in corners[1])
-    return result
-
-
-def pooled_by_loops(features, mask, resize, align_corners, eps):
-    """The equation read aloud: bring both to one size, then add up pixel by pixel."""
-    result = np.zeros(features.shape[:2])
-    for b, (maps, labels) in enumerate(zip(features.numpy(), mask.numpy())):
-        weights = (labels == 1).astype(float)
-        if resize == "features":
-            maps = [resized(plane, labels.shape, align_corners) for plane in maps]
-        else:
-            weights = resized(weights, maps.shape[1:], align_corners)
-        for c, plane in enumerate(maps):
-            total = count = 0.0
-            for place in np.ndindex(*weights.shape):
-                total += weights[place] * plane[place]
-                count += weights[place]
-            result[b, c] = total / (count + eps)
-    return torch.from_numpy(result)
-
-
-# Golden values and oracles
+# Golden values and families
 
 
 @pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
@@ -78,18 +38,8 @@ def test_golden_value_of_a_two_by_two_map(resize, align_corners):
     assert masked_average_pooling(features, mask, **options).tolist() == [pytest.approx([2.5, 0.5], rel=1e-5)]
 
 
-@pytest.mark.parametrize(("grid", "size"), SIZES)
-@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
-def test_equals_the_loop_over_pixels(resize, align_corners, grid, size):
-    features, mask = drawn(grid, size)
-    found = masked_average_pooling(features, mask, resize=resize, align_corners=align_corners, eps=1e-3)
-    torch.testing.assert_close(
-        found, pooled_by_loops(features, mask, resize, align_corners, 1e-3), rtol=1e-12, atol=1e-12
-    )
-
-
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("grid", "size"), [*SIZES, ((16, 16), (64, 64)), ((53, 53), (417, 417))])
+@pytest.mark.parametrize(("grid", "size"), [((5, 3), (13, 20)), ((16, 16), (64, 64)), ((53, 53), (417, 417))])
 def test_pooling_with_the_transposed_mask_equals_upsampling_the_features(grid, size, align_corners):
     features, mask = drawn(grid, size, batch=2, channels=3)
     marked = (mask == 1).double()
@@ -156,8 +106,7 @@ def test_background_mask_swaps_zero_and_one_and_keeps_void():
     mask = torch.tensor([[0, 1, VOID], [1, 0, VOID]])
     assert background_mask(mask).tolist() == [[1, 0, VOID], [0, 1, VOID]]
     assert torch.equal(background_mask(background_mask(mask)), mask)
-    many = mask.expand(4, 5, 2, 3)
-    assert torch.equal(background_mask(many), background_mask(mask).expand(4, 5, 2, 3))
+    assert torch.equal(background_mask(mask.expand(4, 5, 2, 3)), background_mask(mask).expand(4, 5, 2, 3))
 
 
 # Properties
@@ -173,84 +122,41 @@ def problems(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(problems(), st.floats(-5, 5))
-def test_constant_features_give_the_constant(problem, constant):
+def test_properties(problem, constant):
     features, mask, options = problem
+    found = masked_average_pooling(features, mask, **options)
+
+    # A constant comes back, and nothing from an empty mask.
     weights = grid_weights(mask, features.shape[-2:], dtype=torch.float64, **options).sum((1, 2))
-    found = masked_average_pooling(torch.full_like(features, constant), mask, **options)
-    expected = (constant * weights / (weights + 1e-5))[:, None].expand_as(found)
-    torch.testing.assert_close(found, expected)
+    flat = masked_average_pooling(torch.full_like(features, constant), mask, **options)
+    torch.testing.assert_close(flat, (constant * weights / (weights + 1e-5))[:, None].expand_as(flat))
     assert (weights[(mask != 1).all(-1).all(-1)] == 0).all()
 
-
-@settings(deadline=None, max_examples=60)
-@given(problems())
-def test_channels_images_and_directions_are_exchangeable(problem):
-    features, mask, options = problem
-    found = masked_average_pooling(features, mask, **options)
-    channels, images = torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
-    torch.testing.assert_close(masked_average_pooling(features[:, channels], mask, **options), found[:, channels])
-    torch.testing.assert_close(masked_average_pooling(features[images], mask[images], **options), found[images])
-    if options["align_corners"] and 1 in (*features.shape[-2:], *mask.shape[-2:]):
-        return  # one point in place of many is the first of them with align_corners, the middle without
-    for axis in (-1, -2):
-        torch.testing.assert_close(masked_average_pooling(features.flip(axis), mask.flip(axis), **options), found)
-    torch.testing.assert_close(masked_average_pooling(features.mT, mask.mT, **options), found)
-
-
-@settings(deadline=None, max_examples=60)
-@given(problems())
-def test_an_image_does_not_depend_on_its_batch(problem):
-    features, mask, options = problem
-    found = masked_average_pooling(features, mask, **options)
-    alone = torch.cat([masked_average_pooling(f[None], m[None], **options) for f, m in zip(features, mask)])
-    torch.testing.assert_close(alone, found)
-    features[1], mask[1] = 1e6, 1
-    torch.testing.assert_close(masked_average_pooling(features, mask, **options)[[0, 2]], found[[0, 2]])
-
-
-@settings(deadline=None, max_examples=60)
-@given(problems())
-def test_the_prototype_lies_between_the_smallest_and_the_largest_feature(problem):
-    features, mask, options = problem
-    found = masked_average_pooling(features, mask, **options)
+    # Between the smallest and the largest feature.
     low, high = features.flatten(2).aminmax(dim=2)
     assert (found >= low.clamp(max=0) - 1e-9).all()
     assert (found <= high.clamp(min=0) + 1e-9).all()
 
-
-# Gradients and number formats
-
-
-@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
-def test_gradient(resize, align_corners):
-    features, mask = drawn((3, 4), (9, 10), batch=2, channels=2)
-    mask[1] = 0
-    features.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda f: masked_average_pooling(f, mask, resize=resize, align_corners=align_corners), (features,)
-    )
+    # Channels and directions are exchangeable, images independent.
+    channels = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(masked_average_pooling(features[:, channels], mask, **options), found[:, channels])
+    # One point in place of many is the first of them with align_corners, the middle without.
+    if not (options["align_corners"] and 1 in (*features.shape[-2:], *mask.shape[-2:])):
+        for axis in (-1, -2):
+            torch.testing.assert_close(masked_average_pooling(features.flip(axis), mask.flip(axis), **options), found)
+        torch.testing.assert_close(masked_average_pooling(features.mT, mask.mT, **options), found)
+    features[1], mask[1] = 1e6, 1
+    torch.testing.assert_close(masked_average_pooling(features, mask, **options)[[0, 2]], found[[0, 2]])
 
 
-@pytest.mark.parametrize("resize", ["features", "mask"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_features_are_summed_in_float32(resize, dtype):
+def test_half_precision_features_are_summed_in_float32_and_weights_under_autocast():
     features, mask = drawn((32, 32), (256, 256), values=(0, 1))
-    coarse = (features + 3).to(dtype)
-    found = masked_average_pooling(coarse, mask, resize=resize)
-    assert found.dtype == dtype
-    expected = masked_average_pooling(coarse.float(), mask, resize=resize)
-    assert torch.equal(found, expected.to(dtype))  # only the result is rounded
-
-
-def test_autocast_changes_nothing():
-    features, mask = drawn((16, 16), (64, 64))
-    features = features.float()
-    expected = masked_average_pooling(features, mask), grid_weights(mask, (16, 16))
+    coarse = (features + 3).half()
+    found = masked_average_pooling(coarse, mask)
+    assert torch.equal(found, masked_average_pooling(coarse.float(), mask).half())  # only the result is rounded
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = masked_average_pooling(features, mask), grid_weights(mask, (16, 16))
-    for now, then in zip(found, expected):
-        assert now.dtype == torch.float32
-        assert torch.equal(now, then)
+        weights = grid_weights(mask, (16, 16))
+    assert torch.equal(weights, grid_weights(mask, (16, 16)))
 
 
 def test_an_unknown_family_is_refused():
@@ -282,12 +188,6 @@ def test_golden_votes(votes, vote, majority, union):
         merged = merge_shots(predictions, rule=rule)
         assert merged.dtype == torch.int64
         assert merged.tolist() == [[expected]], rule
-
-
-def test_the_vote_is_counted_in_each_image_of_a_batch():
-    batch = torch.cat([shots_of(votes) for votes in ([0, 1, 2, 2, 1], [0, 1, 3, 5, 2], [0] * 5)])
-    merged = merge_shots(batch, rule="vote")
-    assert merged[:, 0].tolist() == [[0, 1, 1, 1, 1], [0, 0, 1, 1, 0], [0] * 5]
 
 
 def test_the_mean_is_the_default_for_prototypes_and_for_maps():

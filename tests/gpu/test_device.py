@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 
-from fsslib.blocks import adversarial, contrast, memory, pooling, similarity
+from fsslib.blocks import adversarial, contrast, memory, pooling, similarity, stylise
 from fsslib.blocks.correlation import CentrePivotBlock
 from fsslib.data import open_task
 from fsslib.data.toyworld import DOMAINS, ToyWorld
@@ -53,7 +53,7 @@ FUNCTIONS = {
     "prototype loss": (contrast.prototype_segmentation_loss, FEATURES, VECTORS, VECTORS.flip(1), MASKS),
     "focal loss": (adversarial.focal_loss, LOGITS, MASKS),
     "pixel adversarial loss": (lambda d, x, y: adversarial.pixadv_loss(x, d, y), JUDGED, LOGITS, MASKS),
-    "stylising": (lambda a, b: adversarial.fourier_stylise(a, b, 2), FEATURES[:, :3], OTHERS[:, :3]),
+    "stylising": (lambda a, b: stylise.fourier_stylise(a, b, 2), FEATURES[:, :3], OTHERS[:, :3]),
     "distillation": (adversarial.distillation_loss, LOGITS, LOGITS.flip(0)),
     "centre-pivot convolution": (squeezed, FEATURES, OTHERS),
 }

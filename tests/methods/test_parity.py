@@ -20,10 +20,9 @@ from fsslib.blocks.adversarial import (
     distillation_loss,
     domain_loss,
     focal_loss,
-    fourier_stylise,
     pixadv_loss,
 )
-from fsslib.blocks.deeplab import deeplab_v2_resnet101
+from fsslib.blocks.stylise import fourier_stylise
 from fsslib.episodes import VOID, Episode
 from fsslib.methods import build_method
 
@@ -150,7 +149,8 @@ def pixda_stylisation() -> list[float]:
 
 def pixda_segmenter() -> list[float]:
     """Two widths, of which a padded network would see the first as the second."""
-    segmenter = filled(deeplab_v2_resnet101(3, as_released=True))
+    how = {"num_classes": 3, "dilations": "6,12,18,24", "caffe_layout": True, "as_released": True}
+    segmenter = filled(build_method("pixda", backbone="resnet101", backbone_stages="layer4", **how).segmenter)
     return [x for width in (64, 65) for x in answer(segmenter(pictures(1, 3, 48, width, seed=6)))]
 
 

@@ -119,7 +119,7 @@ def test_a_checkpoint_that_does_not_fit_says_why(tmp_path):
     refused({"state_dict": {}}, "no state dict")
     refused({"code": print}, "cannot be read as weights")
     refused(whole, "No released checkpoint of PrototypeNetwork.*PANet", PrototypeNetwork(build_backbone("tiny")))
-    with pytest.raises(WeightsError, match="Is it there and whole"):
+    with pytest.raises(WeightsError, match="nowhere.pth cannot be read .*It is not there"):
         load_released(method, tmp_path / "nowhere.pth")
 
 
