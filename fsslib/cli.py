@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 something failed, 2 the command or a parameter is wrong, 1
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote, unquote_to_bytes
@@ -15,7 +14,12 @@ from urllib.parse import quote, unquote_to_bytes
 from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliVariadicArg, SettingsError
 
+from fsslib.files import DataError
+from fsslib.reproduction import plans, result
 from fsslib.reproduction.config import ConfigError, RunConfig, explain, load, parse, suggestion
+from fsslib.reproduction.result import RunError
+
+# What takes seconds to import, as torch and papermill do, is imported where it is used: `fsslib --help` needs neither.
 
 # The fields of RunConfig with their types and defaults, without its checks: those are for all parameters together,
 # after the flags have been laid over a YAML file.
@@ -35,6 +39,7 @@ class Run(RunFlags):
     index: int | None = Field(None, ge=0, description="Carry out the run of the plan with this number, from 0.")
     force: bool = Field(False, description="Start afresh, whatever the output folder holds of this or another run.")
     show: bool = Field(False, description="Show what the notebook prints while it runs.")
+    wait: bool = Field(False, description="Wait where another process is at this run; with --index that is so.")
 
     def cli_cmd(self) -> None:
         given = {name: getattr(self, name) for name in RunConfig.model_fields if name in self.model_fields_set}
@@ -42,32 +47,17 @@ class Run(RunFlags):
             given["output"] = str(Path(given["output"]).absolute())
         if self.index is None:
             config = parse((load(self.config) if self.config else {}) | given)
+        elif self.config and not given:
+            config = plans.Plan.load(self.config).at(self.index)
         else:
-            config = self._planned(given)
-
-        # Here, not on top: papermill and torch take seconds to import, and `fsslib --help` needs neither.
-        from fsslib.reproduction import plans, result
-        from fsslib.reproduction.run import RunError, RunInterrupted, run
+            raise ConfigError("--index takes the name of a plan and no other parameters: fsslib run laptop --index 3")
+        from fsslib.reproduction.run import run
 
         if plans.recorded(config) and not self.force:
             print("This run was finished before; --force repeats it.")
-        try:
-            # Two tasks of a job array never meet, but one that was started again may find the first at its end.
-            path = run(config, force=self.force, wait=self.index is not None, log_output=self.show)
-        except RunError as error:
-            raise SystemExit(_fail(error, 1)) from error
-        except RunInterrupted as interrupt:
-            raise SystemExit(_fail(interrupt, 130)) from interrupt
-        print(result.score_table(result.read_result(path)["scores"]))
-        print(path)
-
-    def _planned(self, given: Mapping[str, object]) -> RunConfig:
-        """The run of a plan for one task of a job array."""
-        from fsslib.reproduction.plans import Plan
-
-        if not self.config or given:
-            raise ConfigError("--index takes the name of a plan and no other parameters: fsslib run laptop --index 3")
-        return Plan.load(self.config).at(self.index)
+        # Two tasks of a job array never meet, but one that was started again may find the first at its end.
+        path = run(config, force=self.force, wait=self.wait or self.index is not None, log_output=self.show)
+        print(result.score_table(result.read_result(path)["scores"]), path, sep="\n")
 
 
 class Tutorial(BaseModel):
@@ -76,11 +66,7 @@ class Tutorial(BaseModel):
     def cli_cmd(self) -> None:
         from fsslib.reproduction import tutorial
 
-        try:
-            raise SystemExit(tutorial.main())
-        except KeyboardInterrupt as interrupt:
-            message = "Interrupted. The next call goes on with what is missing."
-            raise SystemExit(_fail(message, 130)) from interrupt
+        raise SystemExit(tutorial.main())
 
 
 class Reproduce(BaseModel):
@@ -93,19 +79,12 @@ class Reproduce(BaseModel):
     dry_run: bool = Field(False, description="Show what is done, what would run and how long that takes, and stop.")
 
     def cli_cmd(self) -> None:
-        from fsslib.reproduction import forecast, plans
-
         plan = plans.Plan.load(self.plan)
-        print(forecast.forecast(plan.name, plan.order(), jobs=self.jobs or 1), flush=True)
+        print(plans.forecast(plan, jobs=self.jobs or 1), flush=True)
         if self.dry_run:
             return
-        try:
-            failures = plans.carry_out(plan, jobs=self.jobs, cores=self.cores, profile=self.profile)
-        except KeyboardInterrupt as interrupt:
-            message = "Interrupted. The next call goes on with the runs that are missing."
-            raise SystemExit(_fail(message, 130)) from interrupt
-        if failures:
-            raise SystemExit(_fail("\n".join([f"{len(failures)} runs failed:", *failures]), 1))
+        if failures := plans.carry_out(plan, jobs=self.jobs, cores=self.cores, profile=self.profile):
+            raise RunError("\n".join([f"{len(failures)} runs failed:", *failures]))
         print(plan.results_file)
 
 
@@ -122,9 +101,9 @@ class DataList(BaseModel):
     """Say which data sets are there, and how to get the others."""
 
     def cli_cmd(self) -> None:
-        from fsslib import doctor
+        from fsslib.data import catalogue
 
-        print(doctor.data_report())
+        print(catalogue.report())
 
 
 class DataGet(BaseModel):
@@ -135,7 +114,7 @@ class DataGet(BaseModel):
     def cli_cmd(self) -> None:
         from fsslib.data import catalogue
 
-        _or_fail(lambda: catalogue.get(self.name), " The next call goes on with what is missing.")
+        catalogue.get(self.name)
 
 
 class DataCheck(BaseModel):
@@ -149,17 +128,14 @@ class DataCheck(BaseModel):
         from fsslib import paths
         from fsslib.data import check
 
-        def work() -> None:
-            images, damaged = check.open_set(self.name)
-            sheet = self.sheet or paths.project_root() / "report" / "data" / f"{self.name}.png"
-            report = check.check(images, damaged, sheet=sheet)
-            print(report)
-            if self.full:
-                print("\n".join(check.hold_against_published(self.name, len(images.ids))))
-            if report.damaged:
-                raise SystemExit(1)
-
-        _or_fail(work)
+        images, damaged = check.open_set(self.name)
+        sheet = self.sheet or paths.project_root() / "report" / "data" / f"{self.name}.png"
+        report = check.check(images, damaged, sheet=sheet)
+        print(report)
+        if self.full:
+            print("\n".join(check.hold_against_published(self.name, len(images.ids))))
+        if report.damaged:
+            raise SystemExit(1)
 
 
 class Data(BaseModel):
@@ -196,8 +172,7 @@ class Segment(BaseModel):
 
     def cli_cmd(self) -> None:
         if len(self.support) % 2:
-            message = f"--support takes pairs, a picture and its mask each; found {len(self.support)} files."
-            raise SystemExit(_fail(message, 2))
+            raise ConfigError(f"--support takes pairs, a picture and its mask each; found {len(self.support)} files.")
         from fsslib.reproduction.environment import choose_device
         from fsslib.training.segment import segment
 
@@ -207,11 +182,11 @@ class Segment(BaseModel):
         try:
             done = segment(pairs, self.query, self.out, progress=True, device=choose_device(self.device), **options)
         except ValueError as error:
-            raise SystemExit(_fail(error, 2)) from error
+            raise ConfigError(str(error)) from error
         print("\n".join(done.notes[len(done.understood) :]))  # those were printed before the work began
         print(f"{len(done.masks)} masks and overlays in {self.out}; look at {done.sheet}")
         if done.damaged:
-            raise SystemExit(_fail("\n".join(["Not segmented:", *done.damaged.values()]), 1))
+            raise DataError("\n".join(["Not segmented:", *done.damaged.values()]))
 
 
 class Fsslib(
@@ -269,6 +244,12 @@ def _call(arguments: list[str]) -> int:
         return _fail("\n".join(explain(error)), 2)
     except (ConfigError, SettingsError) as error:
         return _fail(_with_suggestions(str(error), arguments), 2)
+    except (DataError, RunError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt as interrupt:  # a run says by itself what became of it
+        goes_on = " ".join(arguments).startswith(("tutorial", "reproduce", "data get"))
+        then = " The next call goes on with what is missing." if goes_on else ""
+        return _fail(str(interrupt) or f"Interrupted.{then}", 130)
     return 0
 
 
@@ -281,18 +262,6 @@ def _with_suggestions(message: str, arguments: list[str]) -> str:
     known = [f"--{name.replace('_', '-')}" for name in command.model_fields]
     unknown = [flag for flag in re.findall(r"--[\w-]+", message) if flag not in known and "unrecognized" in message]
     return message.removeprefix("error parsing CLI: ") + "".join(suggestion(flag, known) for flag in unknown)
-
-
-def _or_fail(work: Callable[[], None], then: str = "") -> None:
-    """Do something with data sets; what is wrong with them ends the command with its message. `then`: a next call."""
-    from fsslib.data.images import DataError
-
-    try:
-        work()
-    except DataError as error:
-        raise SystemExit(_fail(error, 1)) from error
-    except KeyboardInterrupt as interrupt:
-        raise SystemExit(_fail(f"Interrupted.{then}", 130)) from interrupt
 
 
 def _fail(message: object, code: int) -> int:

@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 
 from fsslib import paths
+from fsslib.data import catalogue
 from fsslib.reproduction import environment
 
 SAME_INDEX = """torch and torchvision must come from one index, as a pair: a torch for CPU beside a torchvision for CUDA
@@ -24,7 +25,7 @@ def main() -> int:
         print(f"\nBroken: {problem}\n{SAME_INDEX}")
         return 1
     print(f"  GPU          {gpu_name()}")
-    print(f"\n{data_report()}\n\n{weights_report()}")
+    print(f"\n{catalogue.report()}\n\n{weights_report()}")
     return 0
 
 
@@ -50,13 +51,6 @@ def gpu_name() -> str:
     return "; ".join(f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus) + f"; {bfloat16}"
 
 
-def data_report() -> str:
-    """Which data sets are there; for what is missing the next step."""
-    from fsslib.data import catalogue
-
-    return catalogue.report()
-
-
 def weights_report() -> str:
     """Files of pretrained weights where backbones look for them: below the data sets, and in torch's own cache."""
     import torch
@@ -71,8 +65,6 @@ def weights_report() -> str:
 
 
 def _bfloat16_instructions() -> str:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return "bfloat16 instructions unknown"
-    return "bfloat16 instructions" if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags) else "no bfloat16 instructions"
+    flags = environment.told("/proc/cpuinfo").split()
+    has = "" if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags) else "no "
+    return f"{has}bfloat16 instructions" if flags else "bfloat16 instructions unknown"

@@ -13,12 +13,14 @@ from PIL import Image
 from fsslib import cli, doctor
 from fsslib.cli import main
 from fsslib.data import catalogue, check
-from fsslib.reproduction import plans
+from fsslib.reproduction import plans, tutorial
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.run import RunError, RunInterrupted
 from tests.data.voc_fixture import add_image, add_list
 from tests.reproduction.made_notebook import write_notebook
+
+ROOT = Path(cli.__file__).parents[1]
 
 
 @pytest.fixture
@@ -45,12 +47,10 @@ assert main(["run", "--help"]) == 0
 heavy = {"torch", "torchvision", "numpy", "papermill", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
 """
-    root = Path(cli.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for name in RunConfig.model_fields:
-        assert f"--{name.replace('_', '-')} " in done.stdout
-    assert all(command in done.stdout for command in ("tutorial", "run", "reproduce", "doctor", "data"))
+    assert all(f"--{name.replace('_', '-')} " in done.stdout for name in RunConfig.model_fields)
+    assert all(command in done.stdout for command in ("tutorial", "run", "reproduce", "doctor", "data", "segment"))
 
 
 def test_flags_arrive_as_what_they_are(runs):
@@ -64,25 +64,16 @@ def test_flags_arrive_as_what_they_are(runs):
     assert given == {"force": True, "wait": False, "log_output": False}
 
 
-def test_flags_go_over_a_file_and_defaults_below_it(runs, tmp_path):
-    file = tmp_path / "run.yaml"
-    file.write_text("fold: 1\nseed: 4\nlearning_rate: 1e-2\n")
-    assert main(["run", str(file), "--fold", "0", "--learning-rate", "none"]) == 0
-    assert runs[0][0] == RunConfig(fold=0, seed=4, learning_rate=None)
-
-
-def test_the_output_folder_is_where_the_user_stands(runs, tmp_path, monkeypatch):
+def test_flags_go_over_a_file_and_defaults_below_it_and_variables_are_no_parameters(runs, tmp_path, monkeypatch):
+    for name, value in {"run": '{"fold": 3}', "fold": "3", "data": "/some/folder"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "--output", "here"]) == 0
-    assert runs[0][0].output == str(tmp_path / "here")
-
-
-def test_environment_variables_are_no_parameters(runs, monkeypatch):
-    monkeypatch.setenv("run", '{"fold": 3}')
-    monkeypatch.setenv("fold", "3")
-    monkeypatch.setenv("data", "/some/folder")
-    assert main(["run"]) == 0
-    assert runs[0][0] == RunConfig()
+    Path("run.yaml").write_text("fold: 1\nseed: 4\nlearning_rate: 1e-2\n")
+    assert main(["run", "run.yaml", "--fold", "0", "--learning-rate", "none", "--output", "here", "--wait"]) == 0
+    ((config, given),) = runs
+    # The output folder is where the user stands.
+    assert config == RunConfig(fold=0, seed=4, learning_rate=None, output=str(tmp_path / "here"))
+    assert given == {"force": False, "wait": True, "log_output": False}
 
 
 @pytest.mark.parametrize(
@@ -124,19 +115,31 @@ def test_a_misspelt_name_in_a_file_is_refused_with_the_one_that_was_meant(tmp_pa
     assert not runs
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(RunError("It failed.", Path("out/a.failed.ipynb")), 1), (RunInterrupted("Interrupted in out."), 130)],
-)
-def test_a_run_that_did_not_finish_ends_with_its_code_and_one_message(error, code, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise error
+KEYS, GOES_ON = KeyboardInterrupt(), "Interrupted. The next call goes on with what is missing."
 
-    monkeypatch.setattr(runner, "run", fail)
-    assert main(["run"]) == code
-    told = capsys.readouterr()
-    assert told.err == f"fsslib: {error}\n"
-    assert "Traceback" not in told.out + told.err
+
+@pytest.mark.parametrize(
+    ("command", "where", "name", "error", "code", "told"),
+    [
+        ("run", runner, "run", RunError("It failed.", Path("a.failed.ipynb")), 1, "It failed.\nThe notebook as far"),
+        ("run", runner, "run", RunInterrupted("Interrupted in out."), 130, "Interrupted in out."),
+        ("reproduce smoke", plans, "carry_out", KEYS, 130, GOES_ON),
+        ("tutorial", tutorial, "main", KEYS, 130, GOES_ON),
+        ("data get kvasir", catalogue, "get", KEYS, 130, GOES_ON),
+        ("data check kvasir", check, "open_set", KEYS, 130, "Interrupted.\n"),
+        ("data get kvasr", None, "", None, 1, "There is no data set 'kvasr'. There are: toy,"),
+        ("reproduce everything", None, "", None, 2, "no plan 'everything'"),
+    ],
+)
+def test_what_did_not_finish_ends_with_its_code_and_one_message(
+    command, where, name, error, code, told, monkeypatch, capsys
+):
+    if where:
+        monkeypatch.setattr(where, name, lambda *_, **__: (_ for _ in ()).throw(error))
+    assert main(command.split()) == code
+    said = capsys.readouterr()
+    assert said.err.startswith(f"fsslib: {told}")
+    assert "Traceback" not in said.out + said.err
 
 
 def test_a_failed_run_names_its_notebook(tmp_path, monkeypatch, capsys):
@@ -174,28 +177,20 @@ def carried_out(monkeypatch) -> list:
     return calls
 
 
-def test_reproduce_carries_out_a_plan(carried_out, capsys):
-    assert main(["reproduce", "sg_one_toy", "--jobs", "2", "--profile", "cluster"]) == 0
-    assert carried_out == [("sg_one_toy", {"jobs": 2, "cores": None, "profile": Path("cluster")})]
-    first, *_, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("sg_one_toy: 56 runs, ")
-    assert last == str(plans.Plan.load("sg_one_toy").results_file)
-
-
-def test_a_dry_run_carries_out_nothing(carried_out, capsys):
+def test_reproduce_carries_out_a_plan_and_a_dry_run_nothing(carried_out, capsys, monkeypatch):
     assert main(["reproduce", "sg_one_toy", "--dry-run"]) == 0
     assert not carried_out
     told = capsys.readouterr().out
     assert told.startswith("sg_one_toy: 56 runs, ")
     assert "  SG-One trained in underwater " in told
-
-
-def test_reproduce_tells_what_failed_and_what_does_not_exist(monkeypatch, capsys):
+    assert main(["reproduce", "sg_one_toy", "--jobs", "2", "--profile", "cluster"]) == 0
+    assert carried_out == [("sg_one_toy", {"jobs": 2, "cores": None, "profile": Path("cluster")})]
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("sg_one_toy: 56 runs, ")
+    assert last == str(plans.Plan.load("sg_one_toy").results_file)
     monkeypatch.setattr(plans, "carry_out", lambda plan, **_: ["SG-One, toy-1: no", "SG-One, toy-2: no"])
     assert main(["reproduce", "sg_one_toy"]) == 1
     assert capsys.readouterr().err == "fsslib: 2 runs failed:\nSG-One, toy-1: no\nSG-One, toy-2: no\n"
-    assert main(["reproduce", "everything"]) == 2
-    assert "no plan 'everything'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["run --help", "reproduce smoke --dry-run", "data list"])
@@ -208,7 +203,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(command):
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(cli.__file__).parents[1],
+        cwd=ROOT,
         env=os.environ | {"PYTHONUNBUFFERED": ""},
     )
     os.close(writing)
@@ -216,27 +211,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(command):
     assert done.returncode == 141
 
 
-def test_doctor_and_data_list_are_wired(monkeypatch, capsys):
+def test_doctor_data_list_and_data_get_are_wired(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "main", lambda: 1)
-    monkeypatch.setattr(doctor, "data_report", lambda: "all there")
+    monkeypatch.setattr(catalogue, "report", lambda: "all there")
+    monkeypatch.setattr(catalogue, "get", lambda name: print(f"{name} fetched"))
     assert main(["doctor"]) == 1
     assert main(["data", "list"]) == 0
-    assert capsys.readouterr().out == "all there\n"
-
-
-def test_data_get_is_wired_and_says_what_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(catalogue, "get", lambda name: print(f"{name} fetched"))
     assert main(["data", "get", "kvasir"]) == 0
-    assert capsys.readouterr().out == "kvasir fetched\n"
-    monkeypatch.undo()
-    monkeypatch.setattr(catalogue, "get", interrupted := lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    monkeypatch.setattr(check, "open_set", interrupted)
-    for command in ("get", "check"):
-        assert main(["data", command, "kvasir"]) == 130
-        assert ("next call goes on" in capsys.readouterr().err) == (command == "get")
-    monkeypatch.undo()
-    assert main(["data", "get", "kvasr"]) == 1
-    assert "fsslib: There is no data set 'kvasr'. There are: toy," in capsys.readouterr().err
+    assert capsys.readouterr().out == "all there\nkvasir fetched\n"
 
 
 def test_data_check_reports_draws_and_fails_on_damage(tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fsslib import doctor
+from fsslib.data import catalogue
 from tests.data.camvid_fixture import draw_camvid
 from tests.data.voc_fixture import draw_voc
 
@@ -58,7 +59,7 @@ def test_data_that_is_there_is_counted(tmp_path, monkeypatch):
     draw_voc(tmp_path)
     draw_camvid(tmp_path)
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
-    report = doctor.data_report()
+    report = catalogue.report()
     assert f"below {tmp_path} (FSSLIB_DATA)" in report
     assert re.search(r"pascal +found: 85 files VOCdevkit", report)
     assert re.search(r"camvid +found: \d+ files CamVid", report)
@@ -66,7 +67,7 @@ def test_data_that_is_there_is_counted(tmp_path, monkeypatch):
 
 
 def test_data_that_is_missing_comes_with_the_next_step(empty):
-    report = doctor.data_report()
+    report = catalogue.report()
     folder = empty / "data" / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
     assert re.search(rf"pascal +missing: there is no {folder}", report)
     assert "To get it: fsslib data get pascal" in report
@@ -96,5 +97,5 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
 @pytest.mark.realdata
 @pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set")
 def test_real_data_are_found():
-    report = doctor.data_report()
+    report = catalogue.report()
     assert all(re.search(rf"{name} +found: ", report) for name in ("pascal", "coco", "camvid", "magnetic_tile", "suim"))

@@ -5,33 +5,29 @@ A claim holds somewhere, not as such: every test has columns (domains, rare clas
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, TypeAdapter
 
 from fsslib import paths
 from fsslib.reproduction.plans import read_rows
-from fsslib.reproduction.result import Column, Runs, Selector, Unit, numbers
+from fsslib.reproduction.result import STRICT, Column, Runs, Selector, Unit, numbers
 from fsslib.reproduction.statistics import Interval, Verdict, holm, student_interval, verdict
 
 World = Literal["toy world", "small real data", "full data"]
 WORDS = (*get_args(Verdict), "not run")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class Test(_Strict):
+class Test(BaseModel):
     """Two labels of a plan and the columns they are compared in, of the runs with the parameters in `where`.
 
     Columns are said as those of a table (`tables.py`). `beside` names another plan with the same questions, if the
     baseline is a row of that one. `fixed`: whether this was written down before the runs were made, or after.
     """
 
+    model_config = STRICT
     __test__ = False  # it is none of pytest's
 
     world: World
@@ -49,8 +45,10 @@ class Test(_Strict):
         return f"{self.label} minus {self.baseline}" + "".join(f", from {value}" for value in self.where.values())
 
 
-class Claim(_Strict):
+class Claim(BaseModel):
     """What a paper says, in our words, with its own figures; `instead` is what is compared here if not the same."""
+
+    model_config = STRICT
 
     id: str = Field(pattern=r"^[a-z0-9_]+$")
     paper: Literal["SG-One", "RtD", "PixDA"]
@@ -68,21 +66,8 @@ class Claim(_Strict):
     @property
     def says(self) -> str:
         """The paper's side of the comparison, in a table's words."""
-        step = "" if self.difference is None else f"{self.difference:+.1f}"
-        return ": ".join(filter(None, (step, self.figures))) or "–"
-
-
-class Claims(_Strict):
-    """All of them, under ids that differ."""
-
-    claims: list[Claim]
-
-    @model_validator(mode="after")
-    def _ids_differ(self) -> "Claims":
-        ids = [claim.id for claim in self.claims]
-        if twice := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"two claims have the same id: {', '.join(twice)}")
-        return self
+        step = [] if self.difference is None else [f"{self.difference:+.1f}"]
+        return ": ".join([*step, *filter(None, [self.figures])]) or "–"
 
 
 @dataclass(frozen=True)
@@ -101,9 +86,13 @@ class Judgement:
 
 
 def load_claims(path: Path | None = None) -> list[Claim]:
-    """The claims of the package, or of another YAML file. Raises pydantic's ValidationError naming what is wrong."""
-    source = path or resources.files("fsslib.reproduction") / "claims.yaml"
-    return Claims.model_validate(yaml.safe_load(source.read_text(encoding="utf-8"))).claims
+    """The claims of the package, or of another YAML file. Raises ValueError, as pydantic's, naming what is wrong."""
+    text = (path or Path(__file__).with_name("claims.yaml")).read_text(encoding="utf-8")
+    claims = TypeAdapter(list[Claim]).validate_python(yaml.safe_load(text)["claims"])
+    ids = [claim.id for claim in claims]
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+        raise ValueError(f"two claims have the same id: {', '.join(twice)}")
+    return claims
 
 
 def results_of(plan: str) -> list[dict[str, Any]]:

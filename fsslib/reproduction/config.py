@@ -10,19 +10,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fsslib import paths
 from fsslib.blocks import STAGE_STRIDES
@@ -197,46 +188,35 @@ class RunConfig(BaseModel):
 def parse(values: Mapping[str, Any]) -> RunConfig:
     """A config from values of which some are still text, as YAML and the command line give them.
 
-    Text for a parameter that is not text is read by the parameter's type ("none" where there may be none); a method's
-    options, whose types only the method knows, become a number or a boolean where they look like one. A data set that
-    is named without source or targets brings its own. Raises ConfigError, naming all that could not be read.
+    Text for a number or a switch becomes one where it looks like one ("none" where there may be none); so do a method's
+    options, whose types only the method knows. A data set that is named without source or targets brings its own.
+    Raises ConfigError, naming all that is wrong.
     """
-    typed, problems = {}, []
-    for name, value in values.items():
-        try:
-            typed[name] = _read(name, value)
-        except ValidationError as error:
-            problems += [f"{name}: {line}" for line in explain(error)]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    kinds = {name: field.annotation for name, field in RunConfig.model_fields.items()}
+    typed = {name: _read(value, _WORDS_FOR.get(kinds.get(name))) for name, value in values.items()}
+    if isinstance(options := values.get("method_options"), Mapping):
+        typed["method_options"] = {name: _read(value, _SWITCH) for name, value in options.items()}
+    if facts := DATA_SETS.get(str(values.get("data"))):
+        typed = {"source": facts.sources[0], "targets": facts.default_targets} | typed
     try:
-        if typed.get("data") in DATA_SETS:
-            facts = DATA_SETS[typed["data"]]
-            typed = {"source": facts.sources[0], "targets": facts.default_targets} | typed
         return RunConfig(**typed)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error))) from error
 
 
-def _read(name: str, value: Any) -> Any:
-    """Text by the type of the parameter it is for; everything else, and text for text, as it is."""
-    if name == "method_options" and isinstance(value, Mapping):
-        return {key: _read_option(option) for key, option in value.items()}
-    annotation = RunConfig.model_fields[name].annotation if name in RunConfig.model_fields else str
-    if not isinstance(value, str) or get_origin(annotation) in (tuple, dict):
-        return value
-    if value.lower() == "none" and type(None) in get_args(annotation):
-        return None
-    return TypeAdapter(annotation).validate_strings(value)
+_SWITCH = {"true": True, "false": False}
+_WORDS_FOR = {int: {}, bool: _SWITCH, float | None: {"none": None}}
+"""The types that text is read for, and the words that they know."""
 
 
-def _read_option(value: Any) -> Any:
-    if not isinstance(value, str):
+def _read(value: Any, words: Mapping[str, Any] | None) -> Any:
+    """Text as the number or the word that it looks like; as it is where it looks like none, or no words are given."""
+    if words is None or not isinstance(value, str):
         return value
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(value)
-    return {"true": True, "false": False}.get(value.lower(), value)
+    return words.get(value.lower(), value)
 
 
 def load(path: Path | str) -> dict[str, Any]:
@@ -256,13 +236,10 @@ def explain(error: ValidationError) -> list[str]:
     """What a ValidationError says, one line for each wrong value, for people."""
     lines = []
     for item in error.errors(include_url=False):
-        name = ".".join(str(part) for part in item["loc"] if part in RunConfig.model_fields) or ""
-        ours = item["type"] == "value_error"
-        if item["type"] == "missing":
-            lines.append(f"--{item['loc'][-1]} is missing")
-            continue
-        message = str(item["ctx"]["error"]) if ours else f"{item['msg']}; found {item['input']!r}"
-        lines.append(f"{name}: {message}" if name else message)
+        said = str(item["ctx"]["error"]) if item["type"] == "value_error" else f"{item['msg']}; found {item['input']!r}"
+        name = ".".join(str(part) for part in item["loc"] if part in RunConfig.model_fields)
+        told = f"{name}: {said}" if name else said
+        lines.append(f"--{item['loc'][-1]} is missing" if item["type"] == "missing" else told)
     return lines
 
 

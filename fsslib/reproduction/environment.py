@@ -22,10 +22,9 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
     """Versions by name, Python's and fsslib's first; None for what is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "fsslib": fsslib.__version__}
     for name in names:
-        try:
+        versions[name] = None
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     return versions
 
 
@@ -49,15 +48,17 @@ def git_state() -> dict[str, str | bool] | None:
         return None
 
 
+def told(file: Path | str) -> str:
+    """What Linux tells in one of its files below /proc and /sys; nothing elsewhere."""
+    with contextlib.suppress(OSError):
+        return Path(file).read_text(encoding="utf-8")
+    return ""
+
+
 def cpu_name() -> str:
     """The processor's own name where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*:\s*(.*)$", told("/proc/cpuinfo"), re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def cpu_cores(system: Path = Path("/")) -> int:
@@ -72,8 +73,7 @@ def cpu_cores(system: Path = Path("/")) -> int:
 
 def _granted(system: Path) -> Iterator[float]:
     """The limits, in cores, of this process's control groups and of those they lie in; version 2 and 1."""
-    file = system / "proc/self/cgroup"
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+    for line in told(system / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
             top, names = system / "sys/fs/cgroup", ("cpu.max",)
@@ -83,10 +83,9 @@ def _granted(system: Path) -> Iterator[float]:
             continue
         # From the top down: a container may know its group by the name the host has for it, which leads nowhere.
         for folder in itertools.accumulate(group.strip("/").split("/"), Path.joinpath, initial=top):
-            with contextlib.suppress(OSError):
-                time, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
-                if time not in ("max", "-1"):
-                    yield int(time) / int(period)
+            limit = " ".join(told(folder / name) for name in names).split()
+            if len(limit) == 2 and limit[0] not in ("max", "-1"):
+                yield int(limit[0]) / int(limit[1])
 
 
 def choose_device(wanted: str) -> str:
@@ -108,20 +107,19 @@ def _may_have_gpu() -> bool:
 
 def device_name(device: str) -> str:
     """The name of a torch device's hardware: of "cuda" or "cuda:1" the GPU, else the processor."""
-    if device.startswith("cuda"):
-        import torch
+    if not device.startswith("cuda"):
+        return cpu_name()
+    import torch
 
-        return torch.cuda.get_device_name(device)
-    return cpu_name()
+    return torch.cuda.get_device_name(device)
 
 
 def peak_memory_bytes(device: str) -> dict[str, int | None]:
     """The most memory this process has held so far: of the machine, and of the GPU when `device` is one."""
     peak: dict[str, int | None] = {"host": None, "device": None}
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: what that reports starts at the size of the process that started this one.
-        peak["host"] = 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    # Not getrusage on Linux: what that reports starts at the size of the process that started this one.
+    if found := re.search(r"VmHWM:\s*(\d+) kB", told("/proc/self/status")):
+        peak["host"] = 1024 * int(found[1])
     elif sys.platform != "win32":
         import resource
 

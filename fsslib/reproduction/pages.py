@@ -26,6 +26,7 @@ from pygments.formatters import HtmlFormatter
 
 from fsslib.files import write_atomically
 from fsslib.reproduction.claims import RULE, WORDS, Judgement
+from fsslib.reproduction.result import score_rows
 from fsslib.reproduction.statistics import Interval
 from fsslib.reproduction.tables import Table
 
@@ -152,11 +153,13 @@ class Report:
 
 
 def _filled(notebook: NotebookNode, **resources: Any) -> str:
+    told = {one.__name__: one for one in (duration, grouped, reach, place, score_rows)}
+    filters = {"markdown2html": markdown_html} | told
     exporter = HTMLExporter(
-        template_file=str(TEMPLATE), filters=FILTERS, exclude_input_prompt=True, exclude_output_prompt=True
+        template_file=str(TEMPLATE), filters=filters, exclude_input_prompt=True, exclude_output_prompt=True
     )
-    resources |= {"words": WORDS, "rule": RULE}
-    resources["highlighting"] = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    highlighting = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    resources |= {"words": WORDS, "rule": RULE, "highlighting": highlighting}
     return exporter.from_notebook_node(notebook, resources)[0]
 
 
@@ -167,23 +170,16 @@ def grouped(lines: Iterable[Judgement], by: str) -> list[tuple[Any, list[Judgeme
 
 def reach(lines: Iterable[Judgement]) -> float:
     """How far from 0 the furthest interval of some claims ends; 1 if none does."""
-    return max((abs(end) for line in lines if line.interval for end in _span(line.interval)), default=0) or 1
+    return max((abs(end) for line in lines if line.interval for end in line.interval.ends), default=0) or 1
 
 
 def place(interval: Interval, furthest: float) -> str:
     """Where the bar of an interval stands in a box from -furthest to +furthest."""
-    low, high = (50 + 50 * end / furthest for end in _span(interval))
+    low, high = (50 + 50 * end / furthest for end in interval.ends)
     return f"left:{low:.1f}%;width:{max(high - low, 1.5):.1f}%"
-
-
-def _span(interval: Interval) -> tuple[float, float]:
-    return (interval.mean, interval.mean) if interval.low is None else (interval.low, interval.high)
 
 
 def duration(seconds: float) -> str:
     """Seconds for people: "48 s", "2 min 5 s"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-FILTERS = {"markdown2html": markdown_html, "duration": duration, "grouped": grouped, "reach": reach, "place": place}

@@ -20,10 +20,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import yaml
@@ -32,10 +32,10 @@ from fsslib import paths
 from fsslib.files import write_atomically
 from fsslib.reproduction import scheduler
 from fsslib.reproduction.config import ConfigError, RunConfig, parse
-from fsslib.reproduction.environment import cpu_cores
+from fsslib.reproduction.environment import choose_device, cpu_cores
 from fsslib.reproduction.result import FILE, read_result
 
-PARAMETERS = "plan.json"
+PARAMETERS = "plan.yaml"
 LOG = "runner.log"
 PARTING = 90.0
 """Seconds that runs have to save a checkpoint and to end when Snakemake was killed."""
@@ -62,7 +62,7 @@ class Plan:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or set(content) | {"tables"} != {"name", "runs", "tables"}:
             raise ConfigError(f"{path}: a plan has the entries name and runs, and may have tables")
-        runs = []
+        runs, folders = [], {}
         for matrix in content["runs"]:
             try:
                 label = matrix.pop("label")
@@ -71,9 +71,8 @@ class Plan:
                 raise ConfigError(f"{path}: each of the runs is a mapping with a label; found {matrix!r}") from None
             except ConfigError as error:
                 raise ConfigError(f"{path}, runs labelled {label!r}: {error}") from error
-        folders: dict[Path, RunConfig] = {}
         for _, config in runs:
-            if folders.setdefault(config.folder, config).sha256 != config.sha256:
+            if folders.setdefault(config.folder, config.sha256) != config.sha256:
                 raise ConfigError(
                     f"{path}: different runs would write to {config.folder}. Leave `output` out: each run then has a "
                     "folder of its own."
@@ -93,21 +92,38 @@ class Plan:
         return runs[index][1]
 
     @property
+    def unfinished(self) -> list[Run]:
+        """Those without a record on this machine."""
+        return [run for run in self.order() if not recorded(run[1])]
+
+    @property
     def results_file(self) -> Path:
         return paths.project_root() / "results" / f"{self.name}.json"
+
+    @property
+    def notes(self) -> Path:
+        """The folder of Snakemake's input and words."""
+        return paths.project_root() / "runs" / ".plans" / self.name
 
 
 def shipped_plans() -> dict[str, Path]:
     """The files of the package's plans, by name."""
-    folder = Path(__file__).with_name("plan_files")
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(Path(__file__).with_name("plan_files").glob("*.yaml"))}
 
 
 def expand(matrix: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of a matrix's lists; `targets` is a list by nature and stands for itself."""
     axes = [value if isinstance(value, list) and name != "targets" else [value] for name, value in matrix.items()]
-    for values in itertools.product(*axes):
-        yield dict(zip(matrix, values))
+    return (dict(zip(matrix, values)) for values in itertools.product(*axes))
+
+
+def recorded(config: RunConfig) -> dict[str, Any] | None:
+    """The record of a run that is finished on this machine; None where there is none, or another run's."""
+    with contextlib.suppress(OSError, ValueError):
+        result = read_result(config.folder / FILE)
+        if result.get("config_sha256") == config.sha256:
+            return result
+    return None
 
 
 def carry_out(
@@ -124,7 +140,7 @@ def carry_out(
     """
     from fsslib.reproduction.run import RunError, check_belongs_to
 
-    waiting = _unfinished(plan)
+    waiting = plan.unfinished
     try:
         for _, config in waiting:
             if (config.folder / FILE).exists():  # Snakemake would take it for this run's
@@ -144,9 +160,9 @@ def carry_out(
                         gather(plan)
     finally:
         gather(plan)
-    left = _unfinished(plan)
+    left = plan.unfinished
     if left and not any((config.folder / LOG).exists() for _, config in waiting):
-        raise ConfigError(f"Snakemake started no run. Its last words:\n{_last_lines(_notes(plan) / LOG, 15)}")
+        raise ConfigError(f"Snakemake started no run. Its last words:\n{_last_lines(plan.notes / LOG, 15)}")
     return [f"{label}, {config.run_id}: {_what_became_of(config, plan)}" for label, config in left]
 
 
@@ -156,20 +172,12 @@ def _what_became_of(config: RunConfig, plan: Plan) -> str:
 
     log = config.folder / LOG
     began = f"it ended without a word; see {log.parent}" if log.exists() else "it was not started"
-    return _last_lines(log, 3) or f"{began}. The next call {goes_on(config.folder)}. Snakemake: {_notes(plan) / LOG}"
+    return _last_lines(log, 3) or f"{began}. The next call {goes_on(config.folder)}. Snakemake: {plan.notes / LOG}"
 
 
-def recorded(config: RunConfig) -> dict[str, Any] | None:
-    """The record of a run that is finished on this machine; None where there is none, or another run's."""
-    with contextlib.suppress(OSError, ValueError):
-        result = read_result(config.folder / FILE)
-        if result.get("config_sha256") == config.sha256:
-            return result
-    return None
-
-
-def _unfinished(plan: Plan) -> list[Run]:
-    return [run for run in plan.order() if not recorded(run[1])]
+def _last_lines(path: Path, count: int) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return "\n".join([line for line in lines if line.strip()][-count:])
 
 
 @contextlib.contextmanager
@@ -179,27 +187,24 @@ def _snakemake(
     """Snakemake at work on a plan, in a process group of its own; what interrupts this process interrupts the group."""
     from fsslib.reproduction.run import sigterm_interrupts
 
-    root, gpus, jobs_here = paths.project_root(), _gpus(), jobs or 1
-    cores_here = cores or cpu_cores()
+    root, gpus, at_once = paths.project_root(), [] if profile else _gpus(), jobs or 1
+    told = re.match(r"\s*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
+    threads = int(told[1]) if told else 1 if profile else max(1, (cores or cpu_cores()) // at_once)
     runs = {}
     for number, (_, config) in enumerate(reversed(plan.order())):
         folder = config.folder
         short = folder.relative_to(root / "runs") if folder.is_relative_to(root / "runs") else folder
-        wants_gpu = config.device == "cuda" or (config.device == "auto" and gpus and not profile)
         # Where there is no GPU, a run that wants one is to say so itself.
-        gpu = int(bool(wants_gpu and (gpus or profile)))
-        runs[str(short)] = {"parameters": str(folder / PARAMETERS), "priority": number, "gpu": gpu}
+        gpu = config.device == "cuda" if profile else bool(gpus) and config.device != "cpu"
+        runs[str(short)] = {"parameters": str(folder / PARAMETERS), "priority": number, "gpu": int(gpu)}
     for _, config in waiting:
         (config.folder / LOG).unlink(missing_ok=True)
-        write_atomically(config.folder / PARAMETERS, json.dumps(config.model_dump(mode="json"), indent=1))
-    told = re.match(r"\s*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
-    threads = int(told[1]) if told else 1 if profile else max(1, cores_here // jobs_here)
-    content = {"runs": runs, "threads": threads, "root": str(root)}
-    write_atomically(_notes(plan) / "snakemake.json", json.dumps(content, indent=1))
+        write_atomically(config.folder / PARAMETERS, yaml.safe_dump(config.model_dump(mode="json")))
+    given = plan.notes / "snakemake.json"
+    write_atomically(given, json.dumps({"runs": runs, "threads": threads, "root": str(root)}, indent=1))
 
-    snakefile = resources.files("fsslib.reproduction") / "Snakefile"
-    command = [sys.executable, "-m", "fsslib.reproduction.scheduler", "--snakefile", str(snakefile)]
-    command += ["--directory", str(root / "runs"), "--configfile", str(_notes(plan) / "snakemake.json")]
+    command = [sys.executable, "-m", "fsslib.reproduction.scheduler", "--configfile", str(given)]
+    command += ["--snakefile", str(Path(__file__).with_name("Snakefile")), "--directory", str(root / "runs")]
     # A result.json is whole whenever it is there, and every run has its own lock: what Snakemake would do about half
     # files, changed code and its own lock stays off.
     command += ["--keep-going", "--rerun-triggers", "mtime", "--ignore-incomplete", "--keep-incomplete", "--nolock"]
@@ -207,11 +212,11 @@ def _snakemake(
     if profile:
         command += ["--profile", str(Path(profile).absolute()), *(["--jobs", str(jobs)] if jobs else [])]
     else:
-        command += ["--cores", str(threads * jobs_here), "--resources", f"gpu={len(gpus)}"]
+        command += ["--cores", str(threads * at_once), "--resources", f"gpu={len(gpus)}"]
     environment = os.environ | {scheduler.PARENT: str(os.getpid())}
-    if gpus and not profile:
+    if gpus:
         environment["FSSLIB_GPUS"] = ",".join(gpus)
-    with sigterm_interrupts(), (_notes(plan) / LOG).open("w", encoding="utf-8") as log:
+    with sigterm_interrupts(), (plan.notes / LOG).open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=root, start_new_session=True
         )
@@ -230,11 +235,6 @@ def _snakemake(
                 process.wait()
 
 
-def _notes(plan: Plan) -> Path:
-    """Where Snakemake's input and words go."""
-    return paths.project_root() / "runs" / ".plans" / plan.name
-
-
 def _gpus() -> list[str]:
     """The GPUs of this machine that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
     import torch
@@ -243,11 +243,6 @@ def _gpus() -> list[str]:
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _last_lines(path: Path, count: int) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return "\n".join([line for line in lines if line.strip()][-count:])
 
 
 def gather(plan: Plan) -> Path:
@@ -273,17 +268,86 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     return json.loads(Path(path).read_text(encoding="utf-8"))["runs"]
 
 
-def _row(result: dict[str, Any]) -> dict[str, Any]:
+def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     """What a table or a test may need of a run; the counts of every episode stay in its folder, named by hash."""
-    return {
-        "config_sha256": result["config_sha256"],
-        "config": result["config"],
-        "classes": result["classes"],
-        "scores": result["scores"],
-        "floors": result["floors"],
-        "training": {key: result["training"][key] for key in ("steps", "seconds", "final")},
-        "weights": result["weights"],
-        "seconds": result["seconds"],
-        "peak_memory_bytes": result["peak_memory_bytes"],
-        "environment": result["environment"],
-    } | ({"best": result["best"]} if result.get("best") else {})
+    unwanted = {"schema_version", "run_id", "at_once", *(() if result.get("best") else ("best",))}
+    row = {name: value for name, value in result.items() if name not in unwanted}
+    return row | {"training": {name: value for name, value in row["training"].items() if name != "tail"}}
+
+
+# What a run has in common with another that takes as long, and with one that takes about as long.
+_ALIKE = ("method", "data", "backbone", "image_size", "batch_size", "dtype", "accumulate", "compile")
+_SAME_WORK = (*_ALIKE, "method_options", "recipe", "ways", "shots", "source")
+_DEFAULTS = RunConfig.model_construct().model_dump(mode="json")
+
+
+def _readable(pattern: str, read: Callable[[Path], Iterable[dict]] = read_rows) -> Iterator[dict[str, Any]]:
+    """The runs in files of this pattern; a file that is no record of runs tells nothing about them."""
+    for path in sorted(paths.project_root().glob(pattern)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            yield from read(path)
+
+
+def seconds_of(config: RunConfig, measured: Sequence[Mapping[str, Any]]) -> tuple[float, bool] | None:
+    """What a run will take, and whether by runs that did the same work or by alike ones only; None where none is known.
+
+    Medians over earlier runs on the same kind of device: the seconds of a training step times the steps, and those of
+    all else per question times the questions.
+    """
+
+    def questions(parameters: Mapping[str, Any]) -> int:
+        return parameters["episodes"] * (1 + len(parameters["targets"]))
+
+    wanted = config.model_dump(mode="json")
+    device = "cuda" if config.device == "cuda" else choose_device(config.device)
+    there = [row for row in measured if row["environment"]["device"] == device]
+    for names in (_SAME_WORK, _ALIKE):
+        like = [row for row in there if all(row["config"].get(n, _DEFAULTS[n]) == wanted[n] for n in names)]
+        rates = [row["training"]["seconds"] / row["training"]["steps"] for row in like if row["training"]["steps"]]
+        if like and (rates or not config.steps):
+            rest = [max(0, row["seconds"] - row["training"]["seconds"]) / questions(row["config"]) for row in like]
+            training = config.steps * median(rates) if config.steps else 0
+            return training + median(rest) * questions(wanted), names == _SAME_WORK
+    return None
+
+
+def forecast(plan: Plan, *, jobs: int = 1) -> str:
+    """What of a plan is done, what is left, and how long that takes, `jobs` at once, by what earlier runs took."""
+    runs, left = plan.order(), plan.unfinished
+    measured = [*_readable("results/*.json"), *_readable(f"runs/*/{FILE}", lambda path: [read_result(path)])]
+    lines, seconds = [f"{plan.name}: {_runs(len(runs))}, {len(runs) - len(left)} done, {len(left)} to run"], []
+    width = max((len(label) for label, _ in runs), default=0)
+    for label in dict.fromkeys(label for label, _ in runs):
+        planned = sum(other == label for other, _ in runs)
+        missing = [config for other, config in left if other == label]
+        known = [found for config in missing if (found := seconds_of(config, measured))]
+        each = "  never measured" if missing else ""
+        if known:
+            seconds += (times := [time for time, _ in known])
+            each = f"  {'about' if all(same for _, same in known) else 'roughly'} {_time(fmean(times))} each"
+        lines.append(f"  {label:{width}}  {_runs(planned):>8}  {planned - len(missing):3} done{each}")
+    rows = {row.get("config_sha256") for row in _readable(f"results/{plan.name}.json")}
+    if elsewhere := sum(config.sha256 in rows for _, config in left):
+        lines.append(
+            f"results/{plan.name}.json holds {elsewhere} of these runs, whose folders are not here; running them again "
+            "replaces their rows."
+        )
+    if seconds:
+        unknown = len(left) - len(seconds)
+        more = f", and {_runs(unknown)} never measured" if unknown else ""
+        total = _time(sum(seconds) / min(jobs, len(seconds)))
+        lines.append(f"About {total} with {jobs} at a time, going by runs/ and results/{more}.")
+    elif left:
+        lines.append("How long that takes is not known: no such run was measured here. Make one, and ask again.")
+    return "\n".join(lines)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def _time(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 100 else f"{hours} h" if hours < 72 else f"{round(hours / 24)} days"

@@ -24,6 +24,18 @@ Unit = Hashable
 Domains = Annotated[list[str], BeforeValidator(lambda said: [said] if isinstance(said, str) else said)]
 
 
+class RunError(RuntimeError):
+    """A run that did not succeed, or could not be started. `notebook` is its executed copy where there is one."""
+
+    def __init__(self, message: str, notebook: Path | None = None):
+        super().__init__(message if notebook is None else f"{message}\nThe notebook as far as it came: {notebook}")
+        self.notebook = notebook
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped a run; its checkpoint is kept, and the next call goes on from there."""
+
+
 def read_result(path: Path | str) -> dict[str, Any]:
     """A result file's content. Raises ValueError when it is damaged or of another schema version."""
     content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -43,6 +55,10 @@ def config_of(path: Path | str) -> RunConfig:
     return config
 
 
+STRICT = ConfigDict(frozen=True, strict=True, extra="forbid")
+"""Of what YAML files describe: every entry has its type, and none is unknown."""
+
+
 class Selector(BaseModel):
     """Which number of which runs: what a row and a column of a table, or a claim's label and column, say together.
 
@@ -51,7 +67,7 @@ class Selector(BaseModel):
     several domains it is the first that a run was tested in. `show` tells of the runs themselves instead.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = STRICT
 
     title: str = ""
     label: str = ""
@@ -129,18 +145,16 @@ def numbers(runs: Runs, asked: Selector) -> dict[Unit, float]:
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """The `scores` of a result as text, one line a domain, in percent."""
-    lines = []
-    for domain, score in scores.items():
-        cells = {  # a count has its own name, a share is told in percent
-            title: f"{score[key]}" if title == key else f"{100 * score[key]:.1f}"
-            for title, key in _COLUMNS.items()
-            if key in score
-        }
-        lines += [("domain", *cells)] if not lines else []
-        lines.append((domain, *cells.values()))
-    return "\n".join(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in lines)
+    return "\n".join(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in score_rows(scores))
 
 
-_COLUMNS = {"mIoU": "miou", "FB-IoU": "fb_iou", "exact": "exact_ratio", "accuracy": "pixel_accuracy"} | {
+def score_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The headings of the scores that there are, and a row for each domain: shares in percent, counts as they are."""
+    there = {key: title for key, title in _TITLES.items() if any(key in score for score in scores.values())}
+    cells = [[f"{100 * s[k]:.1f}" if t != k else f"{s[k]}" for k, t in there.items()] for s in scores.values()]
+    return [("domain", *there.values()), *((domain, *row) for domain, row in zip(scores, cells))] if scores else []
+
+
+_TITLES = {"miou": "mIoU", "fb_iou": "FB-IoU", "exact_ratio": "exact", "pixel_accuracy": "accuracy"} | {
     count: count for count in ("episodes", "images")
 }

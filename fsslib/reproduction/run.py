@@ -7,7 +7,6 @@ first, gets typed values, and a run counts as done only when papermill returned,
 """
 
 import contextlib
-import json
 import os
 import platform
 import signal
@@ -23,26 +22,16 @@ import filelock
 import yaml
 
 from fsslib import paths
+from fsslib.files import write_atomically
 from fsslib.reproduction import result
-from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
-from fsslib.reproduction.result import CHECKPOINT
-
-
-@contextlib.contextmanager
-def _unavailable(module: str) -> Iterator[None]:
-    """Imports inside do without this optional module, unless it is loaded already."""
-    loaded = module in sys.modules
-    sys.modules.setdefault(module, None)
-    try:
-        yield
-    finally:
-        if not loaded:
-            del sys.modules[module]
-
+from fsslib.reproduction.config import RunConfig, load, parse
+from fsslib.reproduction.result import CHECKPOINT, RunError, RunInterrupted
 
 # nbformat imports jsonschema, which builds a grammar of international links, a kind of text that no notebook's schema
-# has. That takes over two seconds; without the module jsonschema leaves the check out.
-with _unavailable("rfc3987_syntax"):
+# has. That takes as long as all else here; without the optional module jsonschema leaves the check out.
+with contextlib.ExitStack() as at_the_end:
+    if sys.modules.setdefault("rfc3987_syntax", None) is None:
+        at_the_end.callback(sys.modules.pop, "rfc3987_syntax")
     import nbformat
     import papermill
     from jupyter_client.kernelspec import KernelSpec
@@ -59,18 +48,6 @@ KERNEL_SECONDS = 2.0
 IN_THE_KERNEL = "__import__('gc').set_threshold(10_000); __import__('atexit').register(__import__('os')._exit, 0)"
 """While torch is imported, one tenth of the time goes into looking for garbage that is not there. At the end of a run,
 for which everybody waits, it would be taken to pieces for over a second."""
-
-
-class RunError(RuntimeError):
-    """A run that did not succeed, or could not be started. `notebook` is its executed copy where there is one."""
-
-    def __init__(self, message: str, notebook: Path | None = None):
-        super().__init__(message if notebook is None else f"{message}\nThe notebook as far as it came: {notebook}")
-        self.notebook = notebook
-
-
-class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM stopped a run; its checkpoint is kept, and the next call goes on from there."""
 
 
 class ThisPython(AsyncKernelManager):
@@ -98,16 +75,15 @@ class ThisPython(AsyncKernelManager):
         )
 
 
+def _plain(path: Path) -> str:
+    """The path for papermill, which would read braces in it as placeholders."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute_notebook(source: Path, target: Path, **options: Any) -> nbformat.NotebookNode:
     """papermill's execution of `source` into `target`, by this Python and whatever characters the paths hold."""
-    return papermill.execute_notebook(
-        _plain(source),
-        _plain(target),
-        kernel_name="python3",
-        kernel_manager_class=ThisPython,
-        start_timeout=300,
-        **options,
-    )
+    how = {"kernel_name": "python3", "kernel_manager_class": ThisPython, "start_timeout": 300}
+    return papermill.execute_notebook(_plain(source), _plain(target), **how, **options)
 
 
 def run(
@@ -132,44 +108,63 @@ def run(
     notebook = Path(notebook) if notebook else paths.shipped("notebooks") / NOTEBOOK
     check_notebook(notebook)
     folder = config.folder.absolute()
-    _check_writable(folder)
+    finished, done = folder / result.FILE, folder / notebook.name
+    partial, failed = done.with_suffix(".partial.ipynb"), done.with_suffix(".failed.ipynb")
     with only_runner_in(folder, wait):
-        if force:
-            _remove_files_of_a_run(folder, notebook)
+        if force:  # Only what a run writes goes: the folder is the user's, and may hold other things.
+            for path in (folder / CONFIG, finished, folder / CHECKPOINT, done, partial, failed):
+                path.unlink(missing_ok=True)
         check_belongs_to(folder, config)
-        if (folder / result.FILE).exists():
-            _keep_last_notebook(folder, notebook)
-            return folder / result.FILE
+        if finished.exists():
+            if partial.exists() and not done.exists():  # It was killed after its last cell.
+                os.replace(partial, done)
+            return finished
         stated = config.model_dump(mode="json", exclude={"output"})
-        (folder / f"{CONFIG}.new").write_text(yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
-        os.replace(folder / f"{CONFIG}.new", folder / CONFIG)
-        with sigterm_interrupts():
-            _execute(config, notebook, folder, log_output, "without force " if force else "")
-    return folder / result.FILE
+        write_atomically(folder / CONFIG, yaml.safe_dump(stated, sort_keys=False))
+        try:
+            with sigterm_interrupts(), _a_gpu_of_its_own(config.device):
+                _execute(config, notebook, partial, log_output)
+        except KeyboardInterrupt as interrupt:
+            how = "without force " if force else ""
+            raise RunInterrupted(f"Interrupted in {folder}. The same call {how}{goes_on(folder)}.") from interrupt
+        except Exception as error:
+            if partial.exists():
+                os.replace(partial, failed)
+            raise RunError(_what_failed(error), failed if failed.exists() else None) from error
+        os.replace(partial, done)
+        failed.unlink(missing_ok=True)
+    return finished
 
 
-def _execute(config: RunConfig, notebook: Path, folder: Path, log_output: bool, how: str) -> None:
-    done, partial, failed = _copies(folder, notebook)
-    try:
-        executed = execute_notebook(
-            notebook,
-            partial,
-            parameters=config.model_dump(mode="json") | {"output": str(folder)},
-            cwd=str(paths.project_root()),
-            progress_bar=sys.stderr.isatty(),
-            stdout_file=sys.stdout if log_output else None,
-            stderr_file=sys.stderr if log_output else None,
-        )
-        if problem := _missing_for_success(executed, folder, config):
-            raise RunError(problem)
-    except KeyboardInterrupt as interrupt:
-        raise RunInterrupted(f"Interrupted in {folder}. The same call {how}{goes_on(folder)}.") from interrupt
-    except Exception as error:
-        if partial.exists():
-            os.replace(partial, failed)
-        raise RunError(_what_failed(error), failed if failed.exists() else None) from error
-    os.replace(partial, done)
-    failed.unlink(missing_ok=True)
+def _execute(config: RunConfig, notebook: Path, target: Path, log_output: bool) -> None:
+    """Run the notebook and raise RunError where papermill lets pass what is no finished run."""
+    executed = execute_notebook(
+        notebook,
+        target,
+        parameters=config.model_dump(mode="json") | {"output": str(target.parent)},
+        cwd=str(paths.project_root()),
+        progress_bar=sys.stderr.isatty(),
+        stdout_file=sys.stdout if log_output else None,
+        stderr_file=sys.stderr if log_output else None,
+    )
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise RunError(f"Cell [{cell.execution_count}] ended with {output.ename}: {output.evalue}")
+    if not (file := target.with_name(result.FILE)).exists():
+        raise RunError(f"The notebook ended without writing {file.name}: its last cell must write the record.")
+    if result.config_of(file).sha256 != config.sha256:
+        raise RunError(f"{file.name} was written for other parameters than the run's.")
+
+
+def _what_failed(error: Exception) -> str:
+    if isinstance(error, RunError):
+        return str(error)
+    if isinstance(error, PapermillExecutionError):
+        return f"The run failed in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
+    if isinstance(error, DeadKernelError):
+        return "The run's kernel died, most often because memory ran out: try a smaller batch_size or image_size."
+    return f"The run failed outside of its cells with {type(error).__name__}: {error}"
 
 
 def goes_on(folder: Path) -> str:
@@ -200,95 +195,42 @@ def check_notebook(path: Path) -> None:
         )
 
 
-def _missing_for_success(executed: nbformat.NotebookNode, folder: Path, config: RunConfig) -> str | None:
-    """What a notebook that papermill let pass lacks of a finished run, or None."""
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                return f"Cell [{cell.execution_count}] ended with {output.ename}: {output.evalue}"
-    if executed.metadata.papermill.end_time is None:
-        return "The notebook stopped before its end."
-    if not (folder / result.FILE).exists():
-        return f"The notebook ended without writing {result.FILE}: its last cell must write the record."
-    if result.config_of(folder / result.FILE).sha256 != config.sha256:
-        return f"{result.FILE} was written for other parameters than the run's."
-    return None
-
-
-def _what_failed(error: Exception) -> str:
-    if isinstance(error, RunError):
-        return str(error)
-    if isinstance(error, PapermillExecutionError):
-        return f"The run failed in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
-    if isinstance(error, DeadKernelError):
-        return "The run's kernel died, most often because memory ran out: try a smaller batch_size or image_size."
-    return f"The run failed outside of its cells with {type(error).__name__}: {error}"
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise RunError(
-            f"The output folder {folder} cannot be written to ({error.strerror}). Choose another with output=..., or "
-            "change its permissions."
-        ) from error
-
-
 def check_belongs_to(folder: Path, config: RunConfig) -> None:
     """Raise RunError when the folder holds the checkpoint or the result of another config."""
-    stated = []
-    if (folder / CHECKPOINT).exists() and (folder / CONFIG).exists():
-        stated.append((folder / CONFIG, lambda path: parse(load(path))))
-    if (folder / result.FILE).exists():
-        stated.append((folder / result.FILE, result.config_of))
-    for path, read in stated:
+    stated = {folder / result.FILE: result.config_of}
+    if (folder / CHECKPOINT).exists():
+        stated = {folder / CONFIG: lambda path: parse(load(path))} | stated
+    for path, read in ((path, read) for path, read in stated.items() if path.exists()):
         try:
             other = read(path)
-        except (ConfigError, ValueError) as error:
+        except ValueError as error:
             raise RunError(
                 f"{path} is damaged or of another version ({error}). Delete it, or start afresh (force)."
             ) from error
         if other.sha256 != config.sha256:
-            mine, theirs = config.model_dump(), other.model_dump()
-            differing = [name for name in mine if mine[name] != theirs[name] and name not in ("output", "device")]
+            mine, theirs = (one.model_dump(exclude={"output", "device"}) for one in (config, other))
+            differing = [name for name in mine if mine[name] != theirs[name]]
             raise RunError(
                 f"{folder} belongs to a run with {', '.join(f'{n} = {theirs[n]!r}' for n in differing)}; this one has "
                 f"{', '.join(f'{n} = {mine[n]!r}' for n in differing)}. Choose another output, or start afresh (force)."
             )
 
 
-def _remove_files_of_a_run(folder: Path, notebook: Path) -> None:
-    """Only what a run writes: the folder is the user's, and may hold other things."""
-    names = (CONFIG, result.FILE, CHECKPOINT, *(path.name for path in _copies(folder, notebook)))
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-
-
-def _copies(folder: Path, notebook: Path) -> tuple[Path, Path, Path]:
-    """Where the executed notebook goes: when done, while it runs, and when it failed."""
-    done = folder / notebook.name
-    return done, done.with_suffix(".partial.ipynb"), done.with_suffix(".failed.ipynb")
-
-
-def _keep_last_notebook(folder: Path, notebook: Path) -> None:
-    """The notebook of a run that was killed after its last cell: the copy that papermill saved last."""
-    done, partial, _ = _copies(folder, notebook)
-    if partial.exists() and not done.exists():
-        os.replace(partial, done)
-
-
 @contextlib.contextmanager
 def only_runner_in(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
+    """Make the folder and hold its lock; the system lets go of it when this process ends, however it ends."""
     lock, owner = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0), folder / ".runner"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
         who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
         raise RunError(f"{folder} is in use by {who}. Wait for it, or choose another output.") from error
+    except OSError as error:
+        raise RunError(
+            f"The output folder {folder} cannot be written to ({error.strerror}). Choose another with output=..., or "
+            "change its permissions."
+        ) from error
     try:
         killed = owner.exists()
         owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
@@ -308,52 +250,23 @@ def sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _plain(path: Path) -> str:
-    """The path for papermill, which would read braces in it as placeholders."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def main(file: str) -> int:
-    """`python -m fsslib.reproduction.run FILE`: one run of a plan that `fsslib reproduce` carries out."""
-    config = RunConfig(**json.loads(Path(file).read_text(encoding="utf-8")))
-    gpu = None if config.device == "cpu" else _a_gpu_of_its_own()  # kept to the end of this process: it is the lock
-    try:
-        run(config, wait=True)
-    except (RunError, RunInterrupted) as error:
-        print(error, file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 130
-    finally:
-        if gpu:
-            gpu.release()
-    return 0
-
-
-def _a_gpu_of_its_own() -> filelock.BaseFileLock | None:
+def _a_gpu_of_its_own(device: str) -> contextlib.AbstractContextManager:
     """Where FSSLIB_GPUS names several GPUs of this machine, show the kernel one that no other run has; its lock."""
-    names = [name for name in os.environ.get("FSSLIB_GPUS", "").split(",") if name]
+    names = [name for name in os.environ.get("FSSLIB_GPUS", "").split(",") if name and device != "cpu"]
     while len(names) > 1:
         for name in names:
             # By user: nobody may open the files of others there.
             path = Path(tempfile.gettempdir(), f"fsslib-gpu-{os.getuid()}-{name}.lock")
-            lock = filelock.FileLock(path, timeout=0)
             with contextlib.suppress(filelock.Timeout):
-                lock.acquire()
+                held = filelock.FileLock(path, timeout=0).acquire()
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
-                return lock
+                return held
         time.sleep(1)
-    return None
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    return contextlib.nullcontext()

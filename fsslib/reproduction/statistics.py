@@ -7,6 +7,7 @@ are Student's t, because a percentile bootstrap of nominal 95 % covers 73 % at n
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Literal
 
 from scipy import stats
@@ -28,6 +29,11 @@ class Interval:
     p: float | None
     level: float = 0.95
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval; the mean twice where there is none."""
+        return (self.mean, self.mean) if self.low is None else (self.low, self.high)
+
     def __str__(self) -> str:
         if self.low is None:
             return f"{self.mean:+.1f} (n={self.n}, too few for an interval)"
@@ -44,14 +50,14 @@ def student_interval(values: Sequence[float], *, level: float = 0.95) -> Interva
         raise ValueError("An interval needs at least one value.")
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"An interval needs finite values; found {list(values)}.")
-    mean = math.fsum(values) / n
+    mean = fmean(values)
     if n < FEWEST_FOR_AN_INTERVAL:
         return Interval(mean, None, None, n, None, level)
-    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    error = stdev(values, mean) / math.sqrt(n)
     if error == 0:
         return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 0.0, level)
-    reach = stats.t.ppf((1 + level) / 2, n - 1) * error
-    return Interval(mean, mean - reach, mean + reach, n, 2 * stats.t.sf(abs(mean) / error, n - 1), level)
+    low, high = stats.t.interval(level, n - 1, mean, error)
+    return Interval(mean, low, high, n, 2 * stats.t.sf(abs(mean) / error, n - 1), level)
 
 
 def paired_difference(

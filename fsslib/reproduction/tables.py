@@ -28,7 +28,7 @@ from typing import Annotated, Any, get_args
 
 import yaml
 from jinja2 import Environment, StrictUndefined
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from fsslib import paths
 from fsslib.data.catalogue import CATALOGUE
@@ -36,7 +36,7 @@ from fsslib.files import write_atomically
 from fsslib.reproduction.claims import RULE, WORDS, Judgement, World, compare, judge, load_claims
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, read_rows, shipped_plans
-from fsslib.reproduction.result import Column, Row, Runs, Selector, chosen, numbers
+from fsslib.reproduction.result import STRICT, Column, Row, Runs, Selector, chosen, numbers
 from fsslib.reproduction.statistics import student_interval
 
 
@@ -69,7 +69,7 @@ class Description(BaseModel):
     `seconds[LABEL]` the medians of a label's trainings.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = STRICT
 
     title: str = "Differences, paired by fold and seed"
     where: dict[str, str | int] = {}
@@ -106,12 +106,10 @@ def cell(runs: Runs, asked: Selector) -> str:
     """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval."""
     if asked.show:
         return _shown(chosen(runs, asked), asked.show)
-    if not (found := numbers(runs, asked)):
+    if not (found := list(numbers(runs, asked).values())):
         return "–"
-    interval = student_interval(list(found.values()))
-    if interval.low is None:
-        return f"{interval.mean:.1f}"
-    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+    interval = student_interval(found)
+    return f"{interval.mean:.1f}" + (f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.p is not None else "")
 
 
 def _shown(runs: Runs, what: str) -> str:
@@ -166,8 +164,8 @@ def _told(template: str, **names: Any) -> str:
     return _TEMPLATES.from_string(" ".join(template.split())).render(names)
 
 
-def _listed(columns: Mapping[str, str], things: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(_told(template, it=thing) for template in columns.values()) for thing in things)
+def _listed(table: Mapping[str, Any], things: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(_told(template, it=thing) for template in table["columns"].values()) for thing in things)
 
 
 def _lists() -> dict[str, Any]:
@@ -181,7 +179,7 @@ def bench() -> list[Table]:
         Table(
             _told(table["title"], **found),
             tuple(table["columns"]),
-            _listed(table["columns"], found[table["each"]]),
+            _listed(table, found[table["each"]]),
             _told(table["note"], **found),
         )
         for table in _lists()["bench"]
@@ -245,23 +243,20 @@ def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
     return ". ".join(tests) or ("not run" if any(line.test for line in lines) else "no run tests it")
 
 
-def notebook_index() -> str:
-    """The notebooks as a Markdown table, from `notebooks/index.yml`."""
-    rows = yaml.safe_load((paths.shipped("notebooks") / "index.yml").read_text(encoding="utf-8"))["notebooks"]
-    columns = _lists()["notebooks"]
-    return _lines([columns]) + "\n|---|---|---:|---|---|\n" + _lines(_listed(columns, rows))
-
-
-def data_sets() -> str:
-    """The real data sets as a Markdown table, from the catalogue."""
-    columns, rows = _lists()["data"], [entry for entry in CATALOGUE.values() if entry.folder]
-    return _lines([columns]) + "\n|---|---|---|---|---|\n" + _lines(_listed(columns, rows))
+def listing(name: str, things: Iterable[Any]) -> str:
+    """Things that are no runs as a Markdown table of `tables.yaml`."""
+    described = _lists()[name]
+    return "\n".join([_lines([described["columns"]]), described["under"], _lines(_listed(described, things))])
 
 
 def parts() -> dict[str, str]:
     """What the pages are filled with: the notebook index, the data sets, the claims and the tables of each plan."""
-    return {"notebooks": notebook_index(), "data": data_sets(), "claims": claims_summary().markdown()} | {
-        name: "\n\n".join(table.markdown() for table in group) for name, group in tables().items()
+    index = yaml.safe_load((paths.shipped("notebooks") / "index.yml").read_text(encoding="utf-8"))
+    found = {name: "\n\n".join(table.markdown() for table in group) for name, group in tables().items()}
+    return found | {
+        "notebooks": listing("notebooks", index["notebooks"]),
+        "data": listing("data", (entry for entry in CATALOGUE.values() if entry.folder)),
+        "claims": claims_summary().markdown(),
     }
 
 

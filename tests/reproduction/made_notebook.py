@@ -17,12 +17,11 @@ values = {name: globals()[name] for name in NAMES if name != "output"}
 pathlib.Path(output, "result.json").write_text(json.dumps({"schema_version": 1, "config": values, "scores": {}}))
 """.replace("NAMES", repr(list(DEFAULTS)))
 
+COUNT = "import pathlib; log = pathlib.Path(output, 'tries'); log.open('a').write('x'); tries = log.read_text()"
+
 
 def write_notebook(
-    path: Path,
-    *cells: str,
-    parameters: Mapping[str, Any] | str = DEFAULTS,
-    tags: tuple[str, ...] = ("parameters",),
+    path: Path, *cells: str, parameters: Mapping[str, Any] | str = DEFAULTS, tags: tuple[str, ...] = ("parameters",)
 ) -> Path:
     """A notebook with a parameters cell (made of literals, or given as source) followed by `cells`."""
     if not isinstance(parameters, str):

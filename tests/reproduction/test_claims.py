@@ -116,7 +116,7 @@ def test_a_claim_is_strict(change, said, tmp_path):
     with pytest.raises(ValidationError, match=said):
         load_claims(path)
     path.write_text(yaml.safe_dump({"claims": [good, good]}))
-    with pytest.raises(ValidationError, match="same id: x"):
+    with pytest.raises(ValueError, match="same id: x"):
         load_claims(path)
 
 

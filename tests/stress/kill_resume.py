@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from fsslib import paths
 from fsslib.files import write_atomically
 from fsslib.reproduction import plans, result
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.environment import package_versions
-from fsslib.reproduction.run import CHECKPOINT
 from fsslib.training.checkpoint import load_checkpoint
 
 ROWS = ("SG-One", "RtD", "PixDA")
@@ -39,8 +39,8 @@ def start(config: RunConfig) -> subprocess.Popen:
     """The process that `fsslib reproduce` would start for this run."""
     parameters = config.folder / plans.PARAMETERS
     parameters.parent.mkdir(parents=True, exist_ok=True)
-    parameters.write_text(json.dumps(config.model_dump(mode="json")), encoding="utf-8")
-    command = [sys.executable, "-m", "fsslib.reproduction.run", str(parameters)]
+    parameters.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "fsslib.cli", "run", "--wait", str(parameters)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with (config.folder / plans.LOG).open("a", encoding="utf-8") as log:
         return subprocess.Popen(command, cwd=paths.project_root(), env=environment, stdout=log, stderr=log)
@@ -66,7 +66,7 @@ def run_with_kills(config: RunConfig, kills: int = 0, between: float = 0) -> lis
     `between` are the seconds between two checkpoints.
     """
     chance = random.Random(0)
-    checkpoint, held = config.folder / CHECKPOINT, []
+    checkpoint, held = config.folder / result.CHECKPOINT, []
     while not (config.folder / result.FILE).exists():
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         runner, moment = start(config), None
@@ -89,7 +89,9 @@ def run_with_kills(config: RunConfig, kills: int = 0, between: float = 0) -> lis
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Where two finished runs differ: in a weight, an optimiser, a loss of any step, a score."""
-    first, second = (load_checkpoint(config.folder / CHECKPOINT, identity=config.sha256) for config in (one, other))
+    first, second = (
+        load_checkpoint(config.folder / result.CHECKPOINT, identity=config.sha256) for config in (one, other)
+    )
     found = [name for name in ("method", "optimizers", "rng", "history", "best") if not same(first[name], second[name])]
     results = [result.read_result(config.folder / result.FILE) for config in (one, other)]
     found += [name for name in ("scores", "best", "floors", "weights") if results[0][name] != results[1][name]]
