@@ -25,7 +25,7 @@ def repository(tmp_path, monkeypatch):
     return root
 
 
-def test_the_commit_and_whether_files_changed(repository):
+def test_the_commit_and_whether_files_changed(repository, monkeypatch):
     head = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     clean = {"commit": head.stdout.strip(), "dirty": False}
     assert environment.git_state() == clean
@@ -33,13 +33,10 @@ def test_the_commit_and_whether_files_changed(repository):
     (repository / "results" / "plan.json").write_text("{}")
     assert environment.git_state() == clean
     (repository / "fsslib" / "new.py").write_text("")
-    assert environment.git_state()["dirty"] is True
-
-
-def test_a_commit_of_somebody_elses_repository_is_not_recorded(repository, monkeypatch):
-    installed = repository / "environment" / "fsslib"
-    installed.mkdir(parents=True)
-    monkeypatch.setattr(paths, "PACKAGE", installed)
+    assert environment.git_state() == clean | {"dirty": True}
+    # Installed inside somebody else's repository.
+    monkeypatch.setattr(paths, "PACKAGE", repository / "environment" / "fsslib")
+    (repository / "environment" / "fsslib").mkdir(parents=True)
     assert environment.git_state() is None
 
 
@@ -61,28 +58,25 @@ def test_versions_and_machine():
     assert environment.peak_memory_bytes("cpu")["host"] > 50 * 2**20
 
 
-V1 = "sys/fs/cgroup/cpu"
+CGROUP, MAX, V1 = "proc/self/cgroup", "sys/fs/cgroup/cpu.max", "sys/fs/cgroup/cpu"
 GRANTS = {
     "none": ({}, 8),
-    "half a core": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
-    "a core and a half": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
-    "more than there are": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "1600000 100000\n"}, 8),
-    "no limit": ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n"}, 8),
+    "half a core": ({CGROUP: "0::/\n", MAX: "50000 100000\n"}, 1),
+    "a core and a half": ({CGROUP: "0::/\n", MAX: "150000 100000\n"}, 2),
+    "more than there are": ({CGROUP: "0::/\n", MAX: "1600000 100000\n"}, 8),
+    "no limit": ({CGROUP: "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n"}, 8),
     "that of the group above": (
         {
-            "proc/self/cgroup": "0::/job/step\n",
+            CGROUP: "0::/job/step\n",
             "sys/fs/cgroup/job/cpu.max": "250000 100000\n",
             "sys/fs/cgroup/job/step/cpu.max": "max 100000\n",
         },
         3,
     ),
-    "the host's name for a container": (
-        {"proc/self/cgroup": "0::/docker/5f\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"},
-        1,
-    ),
+    "the host's name for a container": ({CGROUP: "0::/docker/5f\n", MAX: "50000 100000\n"}, 1),
     "version 1": (
         {
-            "proc/self/cgroup": "9:memory:/m\n4:cpu,cpuacct:/docker/5f\n1:name=systemd:/\n0::/\n",
+            CGROUP: "9:memory:/m\n4:cpu,cpuacct:/docker/5f\n1:name=systemd:/\n0::/\n",
             f"{V1}/cpu.cfs_quota_us": "-1\n",
             f"{V1}/cpu.cfs_period_us": "100000\n",
             f"{V1}/docker/5f/cpu.cfs_quota_us": "20000\n",
@@ -102,13 +96,15 @@ def test_cores_are_those_that_a_container_grants(tmp_path, monkeypatch, files, c
     assert environment.cpu_cores(tmp_path) == cores
 
 
-def test_the_device_that_is_wanted(monkeypatch):
-    monkeypatch.setattr(environment, "_may_have_gpu", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert [environment.choose_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
-    with pytest.raises(ValueError, match=r"torch can use no GPU here\. Take device auto or cpu"):
-        environment.choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [environment.choose_device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
-    monkeypatch.setattr(environment, "_may_have_gpu", lambda: False)
-    assert environment.choose_device("auto") == "cpu"
+@pytest.mark.parametrize(
+    ("driver", "works", "chosen"), [(True, True, "cuda"), (True, False, "cpu"), (False, True, "cpu")]
+)
+def test_the_device_that_is_wanted(monkeypatch, driver, works, chosen):
+    monkeypatch.setattr(environment, "_may_have_gpu", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: works)
+    assert [environment.choose_device(name) for name in ("auto", "cpu")] == [chosen, "cpu"]
+    if works:
+        assert environment.choose_device("cuda") == "cuda"
+    else:
+        with pytest.raises(ValueError, match=r"torch can use no GPU here\. Take device auto or cpu"):
+            environment.choose_device("cuda")

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
@@ -19,41 +20,14 @@ from fsslib.reproduction.tables import claims_table, tables
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE, DESKTOP = 390, 1280
 
-# Each page stands in a frame as wide as a screen. What is told of it: how far it reaches beyond the screen, what is cut
-# off there or in a box that should need no scrolling, the smallest letters, pictures that are none, what was fetched.
-HARNESS = """<!doctype html><meta charset="utf-8"><body><script>
-const told = [], shown = PAGES.flatMap(page => [PHONE, DESKTOP].map(width => [page, width]));
-function look(page, width, frame) {
-  const inside = frame.contentDocument, root = inside.documentElement, all = [...inside.body.querySelectorAll("*")];
-  const style = element => frame.contentWindow.getComputedStyle(element);
-  const scrolls = e => e && (["auto", "scroll"].includes(style(e).overflowX) || scrolls(e.parentElement));
-  const speaks = e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()) && !e.closest("math, style");
-  const name = e => e.tagName + "." + e.className + ": " + e.textContent.trim().slice(0, 40);
-  return {page, width, beyond: root.scrollWidth - width,
-    cut: all.filter(e => e.getBoundingClientRect().right > width + 1 && !scrolls(e) || e.scrollWidth > e.clientWidth + 1
-      && (style(e).overflowX == "hidden" || e.closest(".claims, .panel"))).map(name),
-    smallest: Math.min(...all.filter(speaks).map(e => parseFloat(style(e).fontSize))),
-    broken: [...inside.images].filter(i => !i.naturalWidth).length,
-    pictures: inside.images.length,
-    fetched: frame.contentWindow.performance.getEntriesByType("resource").map(e => e.name)};
-}
-for (const [page, width] of shown) {
-  const frame = document.createElement("iframe");
-  frame.style = `width: ${width}px; height: 20000px; border: 0`;
-  frame.onload = () => {
-    told.push(look(page, width, frame));
-    if (told.length == shown.length)
-      document.body.innerHTML = "<pre id=told>" + encodeURIComponent(JSON.stringify(told)) + "</pre>";
-  };
-  frame.src = page;
-  document.body.append(frame);
-}
-</script>"""
+HARNESS = Path(__file__).with_name("browser_harness.html")
 
 
 def looked_at(folder, *names: str) -> list[dict]:
     """What a browser has to tell of these pages of a folder, each at the width of a phone and of a desk."""
-    harness = HARNESS.replace("PAGES", json.dumps(names)).replace("PHONE", str(PHONE)).replace("DESKTOP", str(DESKTOP))
+    harness = HARNESS.read_text(encoding="utf-8")
+    for name, value in (("PAGES", json.dumps(names)), ("PHONE", PHONE), ("DESKTOP", DESKTOP)):
+        harness = harness.replace(name, str(value))
     (folder / "harness.html").write_text(harness, encoding="utf-8")
     options = "--headless --no-sandbox --disable-gpu --allow-file-access-from-files --enable-logging=stderr --dump-dom"
     done = subprocess.run(

@@ -1,15 +1,13 @@
-"""Tables from their descriptions, plans that expand, and README kept in step with results/. About 5 s."""
+"""Tables from their descriptions, and README kept in step with results/. About 5 s."""
 
-import json
 from itertools import product
 
 import pytest
 from scipy import stats
 
-from fsslib import paths
 from fsslib.reproduction import tables
 from fsslib.reproduction.config import ConfigError
-from fsslib.reproduction.plans import Plan, expand, shipped_plans
+from fsslib.reproduction.plans import Plan
 from fsslib.reproduction.tables import Description, descriptions, fill, make
 
 
@@ -114,16 +112,13 @@ def test_differences_are_paired_and_corrected_together():
     assert table.rows[1][1] == "+1.0 (n=4, too few for an interval)"
     assert table.rows[2] == ("A minus D", "–", "–")
     assert "Holm-corrected over the 2 columns" in table.note
+    named = Description(title="T", beside="another", columns=["a"], rows=["C", "*"])
+    assert [row[0] for row in make(named, five(A=0), five(C=0, D=0)).rows] == ["C", "A"]
     p = stats.ttest_1samp([0, 1, 4, 9, 16], 0).pvalue
     noisy = [run(label, seed=s, a=0.4 + (label == "B") * 0.01 * s**2, rare=0.1) for label in "AB" for s in range(5)]
     for asked, times in ((columns[:1], 1), (columns, 2)):
         row = make(Description(columns=asked, differences=[["B", "A"]]), noisy).rows[0]
         assert row[1].endswith(f"(n=5), p {times * p:.3f}")
-
-
-def test_rows_of_the_plan_beside_are_named():
-    described = Description(title="T", beside="another", columns=["a"], rows=["C", "*"])
-    assert [row[0] for row in make(described, five(A=0), five(C=0, D=0)).rows] == ["C", "A"]
 
 
 @pytest.mark.parametrize(
@@ -142,9 +137,6 @@ def test_a_description_is_strict_and_named(change, said):
     assert descriptions(Plan("p", (), (good,)))[0].title == "T"
     with pytest.raises(ConfigError, match=rf"the tables of the plan p(.|\n)*{said}"):
         descriptions(Plan("p", (), (good | change,)))
-
-
-def test_a_column_without_a_domain_says_so():
     with pytest.raises(ValueError, match="'x' names no domain"):
         make(Description(title="T", columns=[{"title": "x"}]), TWELVE)
 
@@ -171,40 +163,3 @@ def test_the_pages_are_what_the_results_say():
     pages = tables.read_pages()
     filled = fill(pages, tables.parts())
     assert [page for page in pages if filled[page] != pages[page]] == [], "run: python -m fsslib.reproduction.tables"
-
-
-COMMITTED = {name for name in shipped_plans() if (paths.shipped("results") / f"{name}.json").is_file()}
-
-
-@pytest.mark.parametrize("name", sorted(COMMITTED | {"sg_one_toy"}))
-def test_results_belong_to_their_plan(name):
-    plan = Plan.load(name)
-    content = json.loads(plan.results_file.read_text(encoding="utf-8"))
-    planned = {config.sha256: label for label, config in plan.runs}
-    assert len(planned) == len(plan.runs)
-    found = {row["config_sha256"]: row["label"] for row in content["runs"]}
-    assert len(found) == len(content["runs"])
-    assert found.items() <= planned.items(), "a row is not of this plan, or stands under another label"
-
-
-def test_matrices_expand_to_every_combination():
-    assert list(expand({"fold": [0, 1], "seed": [2, 3], "targets": ["night"]})) == [
-        {"fold": f, "seed": s, "targets": ["night"]} for f in (0, 1) for s in (2, 3)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("name: x\nruns:\n  - {label: a, fold: 9}\n", r"labelled 'a'.*unknown fold 9"),
-        ("name: x\nruns:\n  - {fold: 1}\n", "with a label"),
-        ("name: x\n", "name and runs"),
-        ("name: x\nruns: []\ntable: []\n", "name and runs, and may have tables"),
-    ],
-)
-def test_bad_plans_say_where(tmp_path, text, said):
-    (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=said):
-        Plan.load(tmp_path / "plan.yaml")
-    with pytest.raises(ConfigError, match=r"no plan 'nothing'.*sg_one_toy"):
-        Plan.load("nothing")
