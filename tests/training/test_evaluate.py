@@ -62,8 +62,7 @@ def test_every_method_answers_as_without_and_encodes_each_image_once(name, ways,
 
 def test_bfloat16_is_kept_as_it_is():
     method, questions = small_method("prototype"), exam()
-    whole = evaluate(method, questions, dtype=torch.bfloat16, keep_bytes=0)
-    found = evaluate(method, questions, dtype=torch.bfloat16)
+    whole, found = (evaluate(method, questions, dtype=torch.bfloat16, keep_bytes=room) for room in (0, 2**30))
     assert (found.ways - whole.ways).abs().max() <= 2
 
 
@@ -71,23 +70,20 @@ def test_bfloat16_is_kept_as_it_is():
 def test_no_more_is_kept_than_there_is_room_for_and_nothing_at_the_end(room, monkeypatch):
     method, questions = small_method("prototype").eval(), exam(episodes=30)
     of_query = 64 * 8 * 8 * 4 + 2 * 8
-    most, kept = [0, 0], []
-    encoded = evaluation._Kept.encoded
+    most, encoded = {}, evaluation._Kept.encoded
 
     def watched(self, *inputs):
         found = encoded(self, *inputs)
-        if self not in kept:
-            kept.append(self)
-        sizes = [sum(tensor.untyped_storage().nbytes() for tensor in made.values()) for made in self._kept.values()]
-        most[kept.index(self)] = max(most[kept.index(self)], sum(sizes))
+        sizes = [tensor.untyped_storage().nbytes() for made in self._kept.values() for tensor in made.values()]
+        most[self] = max(most.get(self, 0), sum(sizes))
         return found
 
     monkeypatch.setattr(evaluation._Kept, "encoded", watched)
     calls = watch(method, monkeypatch)
     found = evaluate(method, questions, batch_size=4, keep_bytes=room * of_query)
-    supports, queries = kept
-    assert 0 < most[0] <= room * of_query
-    assert min(room, 3) * of_query <= most[1] <= room * of_query
+    supports, queries = most
+    assert 0 < most[supports] <= room * of_query
+    assert min(room, 3) * of_query <= most[queries] <= room * of_query
     assert (sum(calls) == distinct(questions)) == (room == 100)
     assert supports._kept == queries._kept == {}
     assert supports._room == queries._room == room * of_query
@@ -248,13 +244,18 @@ def test_the_full_plan_of_streets_scores_them(tmp_path, monkeypatch, source, pro
         assert evaluate(method, exam, protocol).confusion.sum() == (labels != VOID).sum()
 
 
-def test_a_set_of_one_size_has_no_score_at_another():
-    with pytest.raises(ValueError, match=r"'original' needs label maps at their original size.* real images have"):
-        evaluate(small_method("prototype"), exam(), "original")
+@pytest.mark.parametrize("protocol", ["original", "hnset"])
+def test_a_set_of_one_size_has_no_score_at_another_or_by_no_rule(protocol):
+    said = {
+        "original": "'original' needs label maps at their original size.* real images have",
+        "hnset": "Unknown protocol",
+    }
+    with pytest.raises(ValueError, match=said[protocol]):
+        evaluate(small_method("prototype"), exam(), protocol)
 
 
-def test_images_of_a_set_are_scored_at_the_inputs_size_only():
+@pytest.mark.parametrize("protocol", ["original", "hsnet", "panet", "pfenet"])
+def test_images_of_a_set_are_scored_at_the_inputs_size_only(protocol):
     streets = Streets("game", size=32)
-    for protocol in ("original", "hsnet", "panet", "pfenet"):
-        with pytest.raises(ValueError, match=f"'{protocol}' is a rule for episodes; images of a set have no ways"):
-            evaluate(small_method("pixda"), ImageSet(streets, streets.ids[:1]), protocol)
+    with pytest.raises(ValueError, match=f"'{protocol}' is a rule for episodes; images of a set have no ways"):
+        evaluate(small_method("pixda"), ImageSet(streets, streets.ids[:1]), protocol)

@@ -45,10 +45,8 @@ def differences(first, second):
 
 @pytest.mark.parametrize("name", ["sg_one", "prototype"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(name):
-    whole, one = trained(quiet(name), toy())
-    pieces, many = trained(quiet(name), toy(), accumulate=4)
-    start = quiet(name).state_dict()
-    assert differences(whole, start) > 1e-4
+    (whole, one), (pieces, many) = (trained(quiet(name), toy(), accumulate=count) for count in (1, 4))
+    assert differences(whole, quiet(name).state_dict()) > 1e-4
     assert differences(whole, pieces) < 1e-6
     assert many.series("segmentation") == pytest.approx(one.series("segmentation"), abs=1e-6)
 
@@ -65,8 +63,9 @@ def test_three_phases_of_an_adversarial_step_accumulate_as_well(streets):
     data, options = streets[0], {"select": False, "balance": False, **streets[1]}
     specs = {name: OptimizerSpec(name="sgd", lr=0.01) for name in Recipe.load("pixda").phases[0].optimizers}
     recipe = Recipe(phases=(Phase(name="both", data="both", steps=1, optimizers=specs),))
-    whole, one = trained(quiet("pixda", **options), data, recipe, steps=1)
-    pieces, many = trained(quiet("pixda", **options), data, recipe, steps=1, accumulate=2)
+    (whole, one), (pieces, many) = (
+        trained(quiet("pixda", **options), data, recipe, steps=1, accumulate=count) for count in (1, 2)
+    )
     assert differences(whole, quiet("pixda", **options).state_dict()) > 1e-4
     # The focal loss is a mean over labelled pixels, of which the pieces have not quite as many each.
     assert differences(whole, pieces) < 1e-4
@@ -150,40 +149,35 @@ def test_selected_images_can_be_drawn_ahead_too(streets):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def translated_by(monkeypatch, backend):
-    """torch.compile with this backend; the functions that were handed to it."""
-    compiled, real = [], torch.compile
+@pytest.fixture
+def translated_by(monkeypatch):
+    """Training with torch.compile by a backend: the state, and the functions that were handed to it."""
 
-    def counting(function, **options):
-        compiled.append(function)
-        return real(function, backend=backend)
+    def train(backend, **options):
+        compiled, real = [], torch.compile
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "compile", lambda f, **_: compiled.append(f) or real(f, backend=backend))
+            return trained(quiet("sg_one"), toy(2), steps=2, compile=True, **options)[0], compiled
 
-    monkeypatch.setattr(torch, "compile", counting)
-    return compiled
+    return train
 
 
-def test_a_compiled_backbone_keeps_its_names(monkeypatch, tmp_path):
+def test_a_compiled_backbone_keeps_its_names(translated_by, tmp_path):
     """The backend that translates nothing: what is tested is what fit makes of torch.compile."""
-    compiled = translated_by(monkeypatch, "eager")
-    options = {"steps": 2, "compile": True, "checkpoint": tmp_path / "c.pt"}
-    state, _ = trained(quiet("sg_one"), toy(2), **options)
+    state, compiled = translated_by("eager", checkpoint=tmp_path / "c.pt")
     assert len(compiled) == 4, "a stage each"
-    trained(quiet("sg_one"), toy(2), **options)
-    assert len(compiled) == 4, "a training that is complete compiles nothing"
-    monkeypatch.undo()
+    assert translated_by("eager", checkpoint=tmp_path / "c.pt")[1] == [], "a training that is complete compiles nothing"
     plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
     assert list(load_checkpoint(tmp_path / "c.pt")["method"]) == list(plain)
     assert differences(state, plain) < 1e-6
 
 
-def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch):
+def test_what_cannot_be_compiled_runs_as_it_is(translated_by):
     def broken(graph, inputs):
         raise RuntimeError("no working C++ compiler found")
 
-    compiled = translated_by(monkeypatch, broken)
-    state, _ = trained(quiet("sg_one"), toy(2), steps=2, compile=True)
+    state, compiled = translated_by(broken)
     assert len(compiled) == 4
-    monkeypatch.undo()
     plain, _ = trained(quiet("sg_one"), toy(2), steps=2)
     assert all(torch.equal(state[name], plain[name]) for name in plain)
 

@@ -28,20 +28,30 @@ def no_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
+def saved(values, path, **options):
+    """A picture of pixels, or of floats [3, H, W] as the toy world draws them; what is true is white."""
+    if isinstance(values, torch.Tensor):
+        values = (255 * values).round().byte()
+        values = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
+    path.parent.mkdir(exist_ok=True)
+    (values if isinstance(values, Image.Image) else Image.fromarray(np.asarray(values))).save(path, **options)
+    return path
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Four pictures of the toy world with one class in each, the third on its side, and two masks in another folder."""
     images, class_map = ToyWorld("photo", distractors=()).images(NAMES)
-    for folder in ("photos", "drawn"):
-        (tmp_path / folder).mkdir()
     for number, (image, labels) in enumerate(zip(images, class_map)):
-        picture = Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
-        picture = picture.resize((96, 80)) if number != 2 else picture.resize((96, 80)).transpose(Image.ROTATE_90)
+        with Image.open(saved(image, tmp_path / "toy.png")) as picture:
+            picture = picture.resize((96, 80))
         exif = Image.Exif()
         exif[0x0112] = 6 if number == 2 else 1
-        picture.save(tmp_path / "photos" / f"{number}.jpg", quality=95, exif=exif)
+        picture = picture.transpose(Image.ROTATE_90) if number == 2 else picture
+        saved(picture, tmp_path / "photos" / f"{number}.jpg", quality=95, exif=exif)
         mask = Image.fromarray(((labels == CLASS) * 255).byte().numpy()).resize((96, 80), Image.NEAREST)
-        mask.save(tmp_path / "drawn" / f"{number}_mask.png")
+        saved(mask, tmp_path / "drawn" / f"{number}_mask.png")
+    (tmp_path / "toy.png").unlink()
     return tmp_path / "photos"
 
 
@@ -88,37 +98,20 @@ def test_one_picture_is_checked_on_itself_and_more_on_each_other(photos, tmp_pat
 def test_the_answer_is_that_of_the_episode(photos, tmp_path):
     """At the network's own size nothing is resized: the mask is what `predict` says."""
     images, class_map = ToyWorld("photo", distractors=()).images(NAMES[:2])
-    (tmp_path / "small").mkdir()
-    for number in (0, 1):
-        Image.fromarray((255 * images[number]).round().byte().permute(1, 2, 0).numpy()).save(
-            tmp_path / "small" / f"{number}.png"
-        )
     mask = class_map[:1] == CLASS
-    Image.fromarray((mask[0] * 255).byte().numpy()).save(tmp_path / "m.png")
+    for number in (0, 1):
+        saved(images[number], tmp_path / "small" / f"{number}.png")
+    saved(mask[0].float(), tmp_path / "m.png")
     method = build_method("prototype", weights="tiny-toy-fold4.pt")
     supports = [(tmp_path / "small" / "0.png", tmp_path / "m.png")]
     done = segment(supports, tmp_path / "small", tmp_path / "out", method=method, size=64)
     assert method.training
     assert not any("Weights" in note for note in done.notes)
 
-    rounded = (255 * images).round() / 255
-    episode = Episode(
-        rounded[None, None, :1],
-        mask[None, None].long(),
-        rounded[1:],
-        torch.zeros(1, 64, 64).long(),
-        torch.ones(1, 1).long(),
-    )
+    rounded, labels = (255 * images).round() / 255, torch.zeros(1, 64, 64).long()
+    episode = Episode(rounded[None, None, :1], mask[None, None].long(), rounded[1:], labels, torch.ones(1, 1).long())
     expected = method.eval().predict(episode).labels[0]
     assert np.array_equal(pixels(done.masks["1"]) > 0, expected.numpy() > 0)
-
-
-@pytest.mark.parametrize("out", ["photos", "drawn"])
-def test_what_is_read_is_never_written_over(photos, tmp_path, out):
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    with pytest.raises(DataError, match="Give another folder, so that nothing is lost"):
-        segment([pair(photos, 0)], photos, tmp_path / out, **TOY)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_a_damaged_picture_is_named_and_the_others_are_done(photos, tmp_path):
@@ -133,30 +126,38 @@ def test_a_damaged_picture_is_named_and_the_others_are_done(photos, tmp_path):
         segment([pair(photos, 0)], photos, tmp_path / "out", **TOY)
 
 
-def test_what_cannot_be_begun_is_said_in_words(photos, tmp_path):
+DOT = np.arange(80 * 96).reshape(80, 96) == 97
+REFUSED = {
+    "No support is given. Show at least one": lambda r: {"support": []},
+    r"none\.png does not exist": lambda r: {"mask": r / "none.png"},
+    r"empty\.png is empty\. Mark the object": lambda r: {"mask": saved(DOT & False, r / "empty.png")},
+    "nothing of the object at 16 pixels.* Ask for a larger size": lambda r: {"mask": saved(DOT, r / "dot.png")},
+    "alone holds only pictures of the support": lambda r: {"query": alone(r), "picture": alone(r) / "0.jpg"},
+    "no does not exist": lambda r: {"query": r / "no"},
+    "cannot be made.* Give another one": lambda r: {"out": saved(DOT, r / "file.png")},
+    "photos holds .* Give another folder, so that nothing is lost": lambda r: {"out": r / "photos"},
+    "drawn holds .* Give another folder, so that nothing is lost": lambda r: {"out": r / "drawn"},
+    "has to be trained first: pass the trained": lambda r: {"method": "sg_one"},
+    r"which network mine\.pt belongs to": lambda r: {"weights": "mine.pt"},
+}
+
+
+def alone(root):
+    (root / "alone").mkdir(exist_ok=True)
+    (root / "alone" / "0.jpg").write_bytes((root / "photos" / "0.jpg").read_bytes())
+    return root / "alone"
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_cannot_be_begun_is_said_in_words_and_writes_nothing(photos, tmp_path, said):
     picture, mask = pair(photos, 0)
-    Image.new("L", (96, 80)).save(tmp_path / "empty.png")
-    small = Image.new("L", (96, 80))
-    small.putpixel((1, 1), 255)
-    small.save(tmp_path / "small.png")
-    (tmp_path / "file").write_text("")
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    (alone / "0.jpg").write_bytes(picture.read_bytes())
-    for arguments, options, error, said in (
-        (([], photos, "out"), {}, DataError, "No support is given"),
-        (([(picture, tmp_path / "none.png")], photos, "out"), {}, DataError, r"none\.png does not exist"),
-        (([(picture, tmp_path / "empty.png")], photos, "out"), {}, DataError, r"empty\.png is empty\. Mark the object"),
-        (([(picture, tmp_path / "small.png")], photos, "out"), {}, DataError, "nothing of the object at 16 pixels"),
-        (([(alone / "0.jpg", mask)], alone, "out"), {}, DataError, "only pictures of the support"),
-        (([(picture, mask)], tmp_path / "no", "out"), {}, DataError, "does not exist"),
-        (([(picture, mask)], photos, "file"), {}, DataError, "cannot be made"),
-        (([(picture, mask)], photos, "out"), {"method": "sg_one"}, ValueError, "has to be trained first"),
-        (([(picture, mask)], photos, "out"), {"weights": "mine.pt"}, ValueError, r"which network mine\.pt belongs to"),
-    ):
-        support, query, out = arguments
-        with pytest.raises(error, match=said):
-            segment(support, query, tmp_path / out, **({"size": 16} | TOY | {"size": 16} | options))
+    asked = {"picture": picture, "mask": mask, "query": photos, "out": tmp_path / "out"} | TOY | {"size": 16}
+    asked |= REFUSED[said](tmp_path)
+    picture, mask, query, out = (asked.pop(name) for name in ("picture", "mask", "query", "out"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(ValueError if asked.keys() & {"method"} or "mine" in said else DataError, match=said):
+        segment(asked.pop("support", [(picture, mask)]), query, out, **asked)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_weights_of_imagenet_are_used_when_they_are_there(photos, tmp_path, monkeypatch):
@@ -198,10 +199,7 @@ def scene(folder, name, x, y, radius, side=512):
     disc = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
     pixels = (np.array([70, 130, 60]) + rng.normal(0, 12, (side, side, 3))).clip(0, 255).astype(np.uint8)
     pixels[disc] = (215, 40, 35)
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(pixels).save(folder / f"{name}.png")
-    Image.fromarray(disc.astype(np.uint8) * 255).save(folder.parent / f"{name} drawn.png")
-    return folder / f"{name}.png", folder.parent / f"{name} drawn.png"
+    return saved(pixels, folder / f"{name}.png"), saved(disc, folder.parent / f"{name} drawn.png")
 
 
 @pytest.mark.parametrize(("x", "radius"), [(256, 5), (3, 4), (256, 2), (120, 20)])
@@ -232,10 +230,8 @@ def test_a_mask_of_the_support_is_no_picture(photos, tmp_path):
 
 def test_masks_of_one_picture_are_one_support(photos, tmp_path):
     picture, mask = pair(photos, 0)
-    marked, halves = pixels(mask), []
-    for name, part in (("left", np.arange(96) < 48), ("right", np.arange(96) >= 48)):
-        Image.fromarray((marked * part).astype(np.uint8)).save(tmp_path / f"{name}.png")
-        halves.append((picture, tmp_path / f"{name}.png"))
+    marked, sides = pixels(mask), {"left": np.arange(96) < 48, "right": np.arange(96) >= 48}
+    halves = [(picture, saved((marked * s).astype(np.uint8), tmp_path / f"{n}.png")) for n, s in sides.items()]
     joined = segment(halves, photos, tmp_path / "joined", **TOY)
     whole = segment([(picture, mask)], photos, tmp_path / "whole", **TOY)
     assert joined.overlap == whole.overlap
@@ -247,22 +243,15 @@ def test_void_is_in_no_prototype_and_in_no_overlap(photos, tmp_path):
     picture, mask = pair(photos, 0)
     marked = pixels(mask) > 0
     rim = ~marked & (np.asarray(Image.fromarray(marked).filter(module.ImageFilter.MaxFilter(9))) > 0)
-    Image.fromarray(np.where(rim, 255, marked * 1).astype(np.uint8)).save(tmp_path / "void.png")
-    done = segment([(picture, tmp_path / "void.png")], photos, tmp_path / "out", **TOY)
-    plain = segment([(picture, mask)], photos, tmp_path / "plain", **TOY)
-    assert done.overlap != plain.overlap
-    (answer,) = segment(
-        [(picture, tmp_path / "void.png")], copied(photos, tmp_path), tmp_path / "self", **TOY
-    ).masks.values()
+    void = saved(np.where(rim, 255, marked * 1).astype(np.uint8), tmp_path / "void.png")
+    done = segment([(picture, void)], photos, tmp_path / "out", **TOY)
+    assert done.overlap != segment([(picture, mask)], photos, tmp_path / "plain", **TOY).overlap
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "copy.jpg").write_bytes(picture.read_bytes())
+    (answer,) = segment([(picture, void)], tmp_path / "copy", tmp_path / "self", **TOY).masks.values()
     known, answer = ~rim, pixels(answer) > 0
     expected = (answer & marked).sum() / ((answer & known) | marked).sum()
     assert done.overlap == pytest.approx(expected)
-
-
-def copied(photos, tmp_path):
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / "copy.jpg").write_bytes((photos / "0.jpg").read_bytes())
-    return tmp_path / "copy"
 
 
 def test_how_masks_were_understood_is_said_and_drawn_before_the_work(photos, tmp_path, capsys, monkeypatch):
@@ -271,9 +260,8 @@ def test_how_masks_were_understood_is_said_and_drawn_before_the_work(photos, tmp
 
     monkeypatch.setattr(module, "_answer", stop)
     picture, mask = pair(photos, 0)
-    Image.fromarray(np.where(pixels(mask) > 0, 15, np.arange(96) // 16 % 2 * 7).astype(np.uint8)).save(
-        tmp_path / "two.png"
-    )
+    labels = np.where(pixels(mask) > 0, 15, np.arange(96) // 16 % 2 * 7).astype(np.uint8)
+    saved(labels, tmp_path / "two.png")
     with pytest.raises(KeyboardInterrupt):
         segment([(picture, tmp_path / "two.png")], photos, tmp_path / "out", choose="15", progress=True, **TOY)
     assert "The object is what is 15 in two.png" in capsys.readouterr().out
