@@ -12,14 +12,14 @@ PLAN ?= laptop
 .PHONY: help tutorial test numerics bench gpu reproduce notebooks lab clean
 
 help:
-	@echo "make tutorial        run the lessons and a small training; writes report/index.html"
+	@echo "make tutorial        run the lessons and a small training, two at a time; writes report/index.html"
 	@echo "make test            every test, the notebooks among them, and the linter"
 	@echo "make numerics        the tests under other arithmetics: other processors, another torch; writes results/numerics.json"
 	@echo "make bench           speed and memory, as ratios, on an idle machine; writes results/bench.json"
 	@echo "make gpu             on a machine with a GPU: tests on CUDA, throughput, a plan; packs report/results-gpu.tgz"
 	@echo "make reproduce       the runs behind a table of results: PLAN=laptop, or another of its plans"
 	@echo "make lab             JupyterLab on the notebooks"
-	@echo "make notebooks       run the teaching notebooks in place, before a commit"
+	@echo "make notebooks       run the teaching notebooks and the solutions in place, before a commit"
 	@echo "make clean           remove report/ and caches; runs/ and .venv stay"
 
 tutorial: $(INSTALLED)
@@ -42,7 +42,7 @@ reproduce: $(INSTALLED)
 	@$(BIN)/fsslib reproduce $(PLAN)
 
 notebooks: $(INSTALLED)
-	@$(BIN)/python -m fsslib.teaching.execute notebooks/[0-8]*.ipynb
+	@$(BIN)/python -m fsslib.teaching.execute notebooks/[0-8]*.ipynb notebooks/solutions/*.ipynb
 
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab notebooks

@@ -30,13 +30,14 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def run_notebook(path: Path | str) -> NotebookNode:
     """The notebook at `path` with the outputs of one run from top to bottom, cleaned; the file stays as it is.
 
-    Raises ValueError for a notebook that `index.yml` beside it does not call a teaching notebook, and what nbclient
-    raises (CellExecutionError, CellTimeoutError, DeadKernelError) for one that does not run to its end.
+    Raises ValueError for a notebook that neither `index.yml` beside it calls "teach" nor the folder `solutions` holds,
+    and what nbclient raises (CellExecutionError, CellTimeoutError, DeadKernelError) for one that breaks off.
     """
     path = Path(path)
     index = path.parent / "index.yml"
     rows = yaml.safe_load(index.read_text(encoding="utf-8"))["notebooks"] if index.is_file() else []
-    if (kind := next((row["kind"] for row in rows if row["file"] == path.name), None)) != "teach":
+    kind = "teach" if path.parent.name == "solutions" else None
+    if (kind := next((row["kind"] for row in rows if row["file"] == path.name), kind)) != "teach":
         raise ValueError(
             f'{path}: index.yml beside it says kind {kind!r}; only "teach" notebooks keep their outputs. '
             "Run the others with `fsslib run`."

@@ -62,41 +62,40 @@ def lists():
         classes = [1001, *(1002 + torch.randint(0, 1 + (trial + 1) % 3, (7,), generator=generator)).tolist()]
         found = (10 ** (3 * torch.rand(8, 3, generator=generator))).long()
         found[5, 0], found[0, 0] = 0, found[0, 0] * (trial % 2)
-        yield f"list {trial + 1}", [(c, *row) for c, row in zip(classes, found.tolist())]
+        unions = found.sum(1)
+        yield f"list {trial + 1}", [*zip(classes, (found[:, 0] / unions.double()).tolist(), unions.tolist())]
 
 
 @Exercise(
     lists,
     "agrees with the field's definition on 20 random lists of episodes",
-    "easy",
+    "medium",
     10,
     hint="IoU of a class is TP / (TP + FP + FN), summed over its episodes; the mean is over the classes met",
 )
 def miou(rows):
-    """(rows of (class, TP, FP, FN), one an episode) -> the field's mIoU, one number"""
+    """(rows of (class, IoU, TP + FP + FN), one an episode) -> the field's mIoU, one number"""
 
-    def mean(score=lambda tp, fp, fn: tp / (tp + fp + fn), bins=None, rows=rows):
-        """Over bins, by default classes, of the score of their summed counts."""
+    def mean(bins=None, rows=rows, weight=lambda iou, union: union):
+        """Over bins, by default classes, of the weighted mean of their IoU."""
         sums = {}
-        for key, (_, *counts) in zip(bins or [row[0] for row in rows], rows):
-            sums[key] = [a + b for a, b in zip(sums.get(key, (0, 0, 0)), counts)]
-        return sum(score(*counts) for counts in sums.values()) / len(sums)
+        for key, (_, iou, union) in zip(bins or [row[0] for row in rows], rows):
+            total, weights = sums.get(key, (0, 0))
+            sums[key] = total + weight(iou, union) * iou, weights + weight(iou, union)
+        return sum(total / max(weights, 1e-9) for total, weights in sums.values()) / len(sums)
 
     numbers, one_bin = range(len(rows)), [0] * len(rows)
     each = [mean(rows=[row for row in rows if row[0] == c]) for c, *_ in rows]
-    hit = [row for row, score in zip(rows, each) if score]
+    hit, alike = [row for row, score in zip(rows, each) if score], mean(weight=lambda iou, union: 1)
     return {
         "right": mean(),
-        "this is the mean over episodes; add up the counts of a class first, divide once per class.": mean(
-            bins=numbers
-        ),
+        "this is the mean over episodes; each class has one IoU, and all classes weigh the same.": mean(bins=numbers),
+        "the episodes of a class weigh the same here; by their unions the large ones weigh more.": alike,
+        "the unions weigh, not the intersections.": mean(weight=lambda iou, union: iou * union),
         "all classes are in one bin; each class has its own sums, and all classes weigh the same.": mean(bins=one_bin),
         "a class counts as often as it is met here; in the mean all classes weigh the same.": sum(each) / len(each),
         "episodes without TP are left out; their FP and FN count.": mean(rows=[row for row in rows if row[1]]),
         "a class that is never found has the IoU 0, and that counts in the mean.": mean(rows=hit),
-        "this is Dice, 2 TP / (2 TP + FP + FN); IoU counts TP once.": mean(lambda t, p, n: 2 * t / (2 * t + p + n)),
-        "FN is missing below: TP / (TP + FP) is precision.": mean(lambda t, p, n: t / max(t + p, 1)),
-        "FP is missing below: TP / (TP + FN) is recall.": mean(lambda t, p, n: t / max(t + n, 1)),
         "this is in per cent; here an IoU lies between 0 and 1.": 100 * mean(),
     }
 
@@ -150,26 +149,31 @@ def find_leaks(rows, classes, images):
 
 
 @Exercise(
-    lambda: [(f"share {pixels / 100:.2f}", pixels / 100) for pixels in (1, 8, 20, 50, 99)],
-    "agrees with FewShotMeter for five foreground shares",
-    "easy",
-    5,
-    hint="who predicts nothing has no TP, and misses only the foreground: background IoU is TN / (TN + FN)",
+    lambda: [(f"share {s}, chance {c}", s, c) for s, c in ((0.1, 0.0), (0.1, 1.0), (0.2, 0.5), (0.6, 0.3), (0.5, 0.9))],
+    "agrees with FewShotMeter for five shares and chances",
+    "medium",
+    10,
+    hint="by lot the share of pixels that are foreground and marked is share * chance: that is TP",
 )
-def flattering_scores(share):
-    """(share of the foreground) -> two numbers, the FB-IoU of predicting nothing and of predicting everything"""
-    labels = (torch.arange(100) < round(100 * share)).long().view(1, 10, 10)
-    meters = [fss.FewShotMeter([0]), fss.FewShotMeter([0])]
-    for answer, meter in enumerate(meters):
-        meter.update(torch.full_like(labels, answer), labels, torch.tensor([[0]]))
-    nothing, everything = (meter.compute().fb_iou for meter in meters)
-    rightly = (1 - share, share)
+def chance_fb_iou(share, chance):
+    """(share of the foreground, chance of a mark) -> the FB-IoU of marking pixels by lot, one number"""
+    object_, marked = ((torch.arange(10) < round(10 * part)).long() for part in (share, chance))
+    meter, square = fss.FewShotMeter([0]), torch.ones(1, 10, 10, dtype=torch.long)
+    meter.update(marked * square, object_[:, None] * square, torch.tensor([[0]]))
+
+    def scores(tp=share * chance, both=1, below=1):
+        """The IoUs of foreground and background, `both` the weight of what is right, `below` of what is found wrong."""
+        fp, fn, tn = chance - tp, share - tp, 1 - share - chance + tp
+        return both * tp / (both * tp + below * fp + fn), both * tn / (both * tn + fp + below * fn)
+
     return {
-        "right": (nothing, everything),
-        "the two are in the other order: first nothing predicted, then everything.": (everything, nothing),
-        "these are shares of right pixels. FB-IoU is a mean of two IoUs, and who predicts nothing has no TP.": rightly,
-        "this is the foreground's IoU alone; the background's has half the weight.": (0, share),
-        "what is missed is in the union once: TN + FN is the whole picture.": [p / (2 - p) / 2 for p in rightly],
+        "right": meter.compute().fb_iou,
+        "this is the share of right pixels. FB-IoU is a mean of two IoUs.": 1 - share - chance + 2 * share * chance,
+        "this is the foreground's IoU alone; the background's has half the weight.": scores()[0],
+        "this is the background's IoU alone; the foreground's has half the weight.": scores()[1],
+        "this is Dice, 2 TP / (2 TP + FP + FN); IoU counts what is right once.": sum(scores(both=2)) / 2,
+        "FP is missing in the foreground's union, FN in the background's.": sum(scores(below=0)) / 2,
+        "marks that follow the object are no lot: TP is share * chance.": sum(scores(min(share, chance))) / 2,
     }
 
 

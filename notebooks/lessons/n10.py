@@ -1,4 +1,4 @@
-"""Notebook 10: masked average pooling, its background, the matrix of upsampling, HSNet's vote."""
+"""Notebook 10: the prototype of several shots, the matrix of upsampling, what surrounds an object, HSNet's vote."""
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,9 @@ from fsslib.teaching.exercises import Exercise
 
 def pool(features: Tensor, weights: Tensor, count: float | Tensor | None = None, mode="bilinear", **resize) -> Tensor:
     """Features brought up to the size of the weights, weighed and summed, over the weights' sum or over `count`."""
-    total = torch.einsum(
-        "bchw,bhw->bc", F.interpolate(features, weights.shape[-2:], mode=mode, **resize), weights.float()
-    )
+    large = F.interpolate(features, weights.shape[-2:], mode=mode, **resize)
+    total = torch.einsum("bchw,bhw->bc", large, weights.float())
     return total / (weights.float().sum((1, 2))[:, None] + 1e-5 if count is None else count)
-
-
-def number(marked: Tensor) -> Tensor:
-    """Of the marked pixels of each image [B, 1]."""
-    return marked.sum((1, 2))[:, None] + 1e-5
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -30,58 +24,43 @@ def images() -> tuple[Tensor, Tensor]:
     return torch.randn(3, 6, 4, 5, generator=torch.Generator().manual_seed(1)) + 1, mask
 
 
-def masks():
+def supports():
+    """Batches of three shots; of some the mask is empty, or has nothing but void."""
     features, mask = images()
-    golden = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]]])
-    yield "the 2x2 map", golden, torch.tensor([[[1, 0], [0, 1]]])
-    yield "one small image", features[:1], (mask[:1] == 1).long()
-    yield "a batch", features, (mask == 1).long()
-    yield "a mask with void", features, mask
-    yield "an empty mask in the batch", features, mask * torch.tensor([1, 0, 1])[:, None, None]
+    features, masks = torch.stack([features, features.flip(0)]), torch.stack([mask, mask.roll(1, 0)])
+    empty, unsure = masks * torch.tensor([1, 0, 1])[:, None, None], masks.where(masks != 1, 0)
+    yield "three shots", features[:1], (masks[:1] == 1).long()
+    yield "a batch with void", features, masks
+    yield "an empty mask among the shots", features, empty
+    yield "a mask of nothing but void", features, torch.cat([unsure[:, :1], masks[:, 1:]], 1)
+    yield "nobody shows the object", features, torch.stack([unsure[0], empty[1]])
 
 
-@Exercise(masks, "agrees with the library on {cases}", "easy", 10)
-def masked_average_pooling(f, m):
-    """(features [B, C, h, w], mask [B, H, W]) -> prototypes [B, C], by bringing the features up"""
-    marked, batch = m == 1, (m == 1).sum() + 1e-5
-    small = fss.masked_average_pooling(f, m, resize="mask")
-    down = F.interpolate(marked.float()[:, None], f.shape[2:])[:, 0]
+@Exercise(supports, "is right for {cases}", "medium", 15)
+def prototype_of_shots(f, m):
+    """(features [B, K, C, h, w], masks [B, K, H, W]) -> [B, C], the mean over the shots that show the object"""
+    flat, masks = f.flatten(0, 1), m.flatten(0, 1)
+    marked, shows = masks == 1, (m == 1).flatten(2).any(2)
+
+    def mean(prototypes, counted=shows):
+        counted = counted[:, :, None].float()
+        return (prototypes.view(*m.shape[:2], -1) * counted).sum(1) / counted.sum(1).clamp(min=1)
+
+    each, unsure = fss.masked_average_pooling(flat, masks), (m > 0).flatten(2).any(2)
+    known = (masks > 0).sum((1, 2))[:, None] + 1e-5
+    small = fss.masked_average_pooling(flat, masks, resize="mask")
+    at_once = mean(pool(flat, marked, 1)) * shows.sum(1)[:, None] / ((m == 1).sum((1, 2, 3))[:, None] + 1e-5)
     return {
-        "right": fss.masked_average_pooling(f, m),
-        "the mask is not used: this is the mean over the whole image.": pool(f, torch.ones_like(m)),
-        "void (255) counts as foreground here: `mask > 0` takes it in, `mask == 1` does not.": pool(f, m > 0),
-        "void pixels weigh 255 each: make a mask of 0 and 1 first.": pool(f, m),
-        "void (255) counts in the number of pixels: divide by that of `mask == 1`.": pool(f, marked, number(m > 0)),
-        "the sum is divided by all pixels; divide by the masked ones.": pool(f, marked, m[0].numel()),
-        "the sum is not divided by the number of masked pixels.": pool(f, marked, 1),
-        "the sum is divided by the masked pixels of the whole batch; divide each image by its own.": pool(
-            f, marked, batch
-        ),
-        "the mask was brought down to the grid; here the features go up to the mask's size.": small,
-        "the mask was brought down to the nearest cells; here the features go up to the mask's size.": pool(f, down),
-        "this is upsampling with align_corners=True; use False.": pool(f, marked, align_corners=True),
-        'this is nearest-neighbour upsampling, as "area" is on the way up; use bilinear.': pool(
-            f, marked, mode="nearest"
-        ),
-    }
-
-
-@Exercise(
-    lambda: [("a mask with void", *images()), ("a mask without background", images()[0], 0 * images()[1] + 1)],
-    "takes in neither object nor void, and gives zeros without background",
-    "easy",
-    5,
-)
-def background_prototype(f, m):
-    """(features [B, C, h, w], mask [B, H, W]) -> background prototypes [B, C]"""
-    return {
-        "right": fss.masked_average_pooling(f, fss.background_mask(m)),
-        "this is the foreground's prototype; the background is where the mask is 0.": pool(f, m == 1),
-        "void (255) counts as background here: `mask != 1` takes it in, `mask == 0` does not.": pool(f, m != 1),
-        "void (255) counts in the number of pixels: divide by that of `mask == 0`.": pool(f, m == 0, number(m != 1)),
-        "the weight of void pixels is 1 - 255 = -254: make a mask of 0 and 1 first.": pool(f, 1 - m),
-        "this is the mean over the whole image: the mask is not used.": pool(f, torch.ones_like(m)),
-        "the sum is divided by all pixels; divide by those of the background.": pool(f, m == 0, m[0].numel()),
+        "right": mean(each),
+        "a shot without the object has no say: leave it out of the mean.": mean(each, torch.ones_like(shows)),
+        "a shot of nothing but void does not show the object.": mean(each, unsure),
+        "the pixels of all shots are pooled at once: a large object has more say than a small one.": at_once,
+        "this is a sum; divide by the number of shots that show the object.": mean(each) * shows.sum(1)[:, None],
+        "the masks are not used: this is the mean over the whole image.": mean(pool(flat, torch.ones_like(masks))),
+        "void (255) counts as foreground here: `mask > 0` takes it in.": mean(pool(flat, masks > 0)),
+        "void pixels weigh 255 each: make a mask of 0 and 1 first.": mean(pool(flat, masks)),
+        "void (255) counts in the number of pixels.": mean(pool(flat, marked, known)),
+        "the masks were brought down to the grid; here the features go up to the masks' size.": mean(small),
     }
 
 
@@ -109,8 +88,39 @@ def upsampling_matrix(n, m):
         f"this is align_corners=True: {centre}": upsampling(n, m, align_corners=True),
         f"the halves are missing: {centre}": hats((torch.arange(m) * n / m).clamp(max=n - 1)),
         "each pixel copies one cell; a pixel between two cells reads both.": upsampling(n, m, "nearest"),
-        "rows at the ends add up to less than 1: a pixel beyond the last centre reads that cell alone, so keep its "
-        "position within 0 and cells - 1.": hats((torch.arange(m) + 0.5) * n / m - 0.5),
+        "rows at the ends add up to less than 1: beyond the last centre a pixel reads that cell alone.": hats(
+            (torch.arange(m) + 0.5) * n / m - 0.5
+        ),
+    }
+
+
+@Exercise(
+    lambda: (
+        [(f"width {width}", *images(), width) for width in (3, 6)]
+        + [("an object without surroundings", images()[0], 0 * images()[1] + 1, 2)]
+    ),
+    "takes in neither object nor void, and gives zeros where there is no background",
+    "medium",
+    15,
+)
+def ring_prototype(f, m, width):
+    """(features [B, C, h, w], mask [B, H, W], width) -> [B, C], of the background at most `width` pixels away"""
+
+    def near(marked, reach=width):
+        return F.max_pool2d(marked.float(), 2 * reach + 1, stride=1, padding=reach) == 1
+
+    grown, narrow = near(m == 1), near(m == 1, width // 2)
+    ring = grown & (m == 0)
+    return {
+        "right": fss.masked_average_pooling(f, ring.long()),
+        "this is all of the background; only what is near the object is asked for.": pool(f, m == 0),
+        "this is the object's prototype; the ring is where the mask is 0.": pool(f, m == 1),
+        "the object is in it: the ring is where the mask is 0.": pool(f, grown & (m != fss.VOID)),
+        "void (255) counts as background here: `mask != 1` takes it in.": pool(f, grown & (m != 1)),
+        "the width is counted from the void rim; count it from the object.": pool(f, near(m > 0) & (m == 0)),
+        "the window is too narrow: `width` pixels on each side make 2 width + 1.": pool(f, narrow & (m == 0)),
+        "the weight of void pixels is 1 - 255 = -254: make a mask of 0 and 1 first.": pool(f, grown * (1 - m)),
+        "the sum is divided by all pixels; divide by those of the ring.": pool(f, ring, m[0].numel()),
     }
 
 

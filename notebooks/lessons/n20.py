@@ -8,13 +8,13 @@ from fsslib.teaching.exercises import Exercise
 
 def places():
     generator = torch.Generator().manual_seed(0)
-    for batch, channels, height, width in ((1, 2, 2, 2), (3, 5, 4, 6), (2, 8, 7, 3)):
+    for batch, ways, channels, height, width in ((1, 2, 2, 2, 2), (3, 1, 5, 4, 6), (2, 3, 8, 7, 3)):
         features = torch.randn(batch, channels, height, width, generator=generator)
-        prototype = torch.randn(batch, channels, generator=generator)
-        yield f"{batch} images of {height}x{width} places", features, prototype
-    features, prototype = features.clone(), prototype.clone()
-    features[0, :, 0, 0], prototype[1] = 0, 0
-    yield "zero vectors", features, prototype
+        prototypes = torch.randn(batch, ways, channels, generator=generator)
+        yield f"{batch} images of {height}x{width} places, {ways} ways", features, prototypes
+    features, prototypes = features.clone(), prototypes.clone()
+    features[0, :, 0, 0], prototypes[1, 0] = 0, 0
+    yield "zero vectors", features, prototypes
 
 
 @Exercise(
@@ -24,20 +24,25 @@ def places():
     10,
     hint="sum over channels of feature times prototype, over both lengths",
 )
-def cosine_map(f, p):
-    """(features [B, C, h, w], prototype [B, C]) -> [B, h, w], one cosine a place: the channels are summed away"""
-    inner = torch.einsum("bchw,bc->bhw", f, p)
-    of_features, of_prototype = f.norm(dim=1), p.norm(dim=1)[:, None, None]
-    both, small = of_features * of_prototype, 1e-8
-    right, raw = fss.cosine_similarity_map(f, p), inner / both
+def cosine_maps(f, p):
+    """(features [B, C, h, w], prototypes [B, N, C]) -> [B, N, h, w], a map for each way"""
+    inner = torch.einsum("bchw,bnc->bnhw", f, p)
+    of_features, of_prototypes = f.norm(dim=1)[:, None], p.norm(dim=2)[:, :, None, None]
+    both, small = of_features * of_prototypes, 1e-8
+
+    def cosines(p):
+        return torch.stack([fss.cosine_similarity_map(f, way) for way in p.unbind(1)], 1)
+
+    right = cosines(p)
     return {
         "right": right,
         "these are inner products; divide by both lengths.": inner,
-        "the lengths of the features are missing in the denominator.": inner / of_prototype.clamp(min=small),
-        "the length of the prototype is missing in the denominator.": inner / of_features.clamp(min=small),
+        "the lengths of the features are missing in the denominator.": inner / of_prototypes.clamp(min=small),
+        "the lengths of the prototypes are missing in the denominator.": inner / of_features.clamp(min=small),
         "these are divided by the squares of the lengths: a root is missing.": inner / both.square().clamp(min=small),
-        "a zero vector has no direction, and 0 / 0 is NaN: keep the lengths from below, .clamp(min=1e-8).": raw,
-        "every image was compared with the first image's prototype.": fss.cosine_similarity_map(f, p[:1].expand_as(p)),
+        "a zero vector has no direction, and 0 / 0 is NaN: keep the lengths above 0.": inner / both,
+        "every image was compared with the first image's prototypes.": cosines(p[:1].expand_as(p)),
+        "every way was compared with the first way's prototype.": cosines(p[:, :1].expand_as(p)),
         "the cosine lies between -1 and 1; do not move it into [0, 1].": (right + 1) / 2,
         "the sign is gone: what points away has the cosine -1.": right.abs(),
     }

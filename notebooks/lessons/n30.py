@@ -1,4 +1,4 @@
-"""Notebook 30: restyling, how long the printed memory lasts, assignment, selection; a mixer of styles."""
+"""Notebook 30: two restylings in one, how long the printed memory lasts, assignment, selection; a mixer of styles."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,43 +10,33 @@ import fsslib as fss
 from fsslib.teaching.exercises import Exercise
 
 
-def images():
+def restylings():
     generator = torch.Generator().manual_seed(0)
-    for batch, channels, side in ((1, 3, 4), (3, 5, 6), (4, 4, 3)):
-        features = 2 * torch.randn(batch, channels, side, side + 1, generator=generator) + 1
-        mean, std = torch.rand(2, batch, channels, generator=generator) + 0.2
-        alpha = 0.1 + 0.3 * torch.rand(batch, generator=generator)
-        yield f"{batch} images of {channels} channels", features, mean, std, alpha
-    yield "a constant map", torch.full((1, 2, 3, 3), 2.0), torch.ones(1, 2), torch.ones(1, 2), torch.tensor([0.5])
+    for batch, channels in ((1, 3), (3, 5), (4, 4)):
+        first, second = torch.rand(2, 2, batch, channels, generator=generator) + 0.2
+        a, b = 0.1 + 0.3 * torch.rand(2, batch, generator=generator)
+        yield f"{batch} images of {channels} channels", first, a, second, b
 
 
-@Exercise(images, "agrees with the library on 3 shapes and on a constant map", "medium", 10)
-def restyle(f, m, s, a):
-    """(features [B, C, h, w], mean [B, C], std [B, C], alpha [B], the share of the own) -> features, restyled"""
-    own, share, mean, std = fss.feature_statistics(f), a[:, None, None, None], m[:, :, None, None], s[:, :, None, None]
+@Exercise(restylings, "is right for 3 batches", "hard", 15)
+def restyle_twice(first, a, second, b):
+    """(first style [2, B, C], alpha [B], second style [2, B, C], alpha [B]) -> the one style [2, B, C] for both"""
+    a, b = a[:, None], b[:, None]
 
-    def mixed(axes=(2, 3), factor=1.0, power=1, undivided=False):
-        """By statistics over other axes, by another deviation, with variances mixed, or without the division."""
-        own_mean = f.mean(axes, keepdim=True)
-        own_std = factor * ((f - own_mean).square().mean(axes, keepdim=True) + 1e-5).sqrt()
-        new_std = (share * own_std**power + (1 - share) * std**power) ** (1 / power)
-        scale = new_std if undivided else new_std / own_std
-        return (f - own_mean) * scale + share * own_mean + (1 - share) * mean
+    def mixed(of_first=b * (1 - a), of_second=1 - b, over=1 - a * b, styles=(first, second)):
+        return (of_first * styles[0] + of_second * styles[1]) / over
 
-    unbiased = math.sqrt(f[0, 0].numel() / (f[0, 0].numel() - 1))
+    by_variance = mixed(styles=(first.square(), second.square()))
     return {
-        "right": fss.restyle(f, m, s, a),
-        "alpha is the share of the own style; here it is the share of the other one.": fss.restyle(f, m, s, 1 - a),
-        "the features did not change.": f,
-        "the other style is taken over entirely: alpha is not used.": fss.restyle(f, m, s, 0.0),
-        "every image has an alpha of its own; here all have the first one's.": fss.restyle(f, m, s, a[:1].expand_as(a)),
-        "only the means are mixed; the deviations are to be mixed too.": fss.restyle(f, m, own[1], a),
-        "only the deviations are mixed; the means are to be mixed too.": fss.restyle(f, own[0], s, a),
-        "variances are mixed here; mix their roots, the deviations.": mixed(power=2),
-        "the own deviation is still in it: divide by it before you multiply by the mixed one.": mixed(undivided=True),
-        "mean and deviation are those of the whole batch; each image has its own (axes 2 and 3).": mixed((0, 2, 3)),
-        "mean and deviation are those of all channels; each channel has its own (axes 2 and 3).": mixed((1, 2, 3)),
-        "the variance is divided by n - 1; here it is the biased one, divided by n.": mixed(factor=unbiased),
+        "right": mixed(),
+        "this is the second style; of the first one a share is left.": second,
+        "this is the first style; most of it is gone after the second restyling.": first,
+        "the second restyling dilutes the first style.": mixed(1 - a, 1 - b, 2 - a - b),
+        "the weights must add up to 1; what is left of the own style is in neither.": mixed(over=1),
+        "the order is exchanged: the second one comes last.": mixed(1 - a, a * (1 - b)),
+        "the second alpha alone does not tell how much of the first style there is.": mixed(b, 1 - b, 1),
+        "both styles weigh the same here.": mixed(1, 1, 2),
+        "variances are mixed here; restyling mixes deviations.": torch.stack([mixed()[0], by_variance[1].sqrt()]),
     }
 
 
@@ -84,27 +74,33 @@ def cosines(these: Tensor, those: Tensor) -> Tensor:
 
 
 @Exercise(
-    lambda: [(case, x, z, (x.mean(0) + z.mean(0)) / 2, 0.2) for case, x, z in styles()],
-    "is right on 3 banks; the shares of a sample add up to 1",
+    lambda: [(case, x, z, (x.mean(0) + z.mean(0)) / 2, t) for t in (0.2, 0.001) for case, x, z in styles()],
+    "is right on 3 banks, at a temperature of 0.2 and at 0.001",
     "medium",
     10,
+    hint="of shares p the number is exp(-sum p log p), and p log p is 0 for p = 0",
 )
-def assignment(x, z, c, t):
-    """(samples [B, D], items [J, D], centre [D], temperature) -> shares [B, J]"""
-    near, inner = cosines(x - c, z - c), (x - c) @ (z - c).T
+def items_asked(x, z, c, t):
+    """(samples [B, D], items [J, D], centre [D], temperature) -> how many items each sample asks [B], from 1 to J"""
+    near, inner = cosines(x - c, z - c) / t, (x - c) @ (z - c).T / t
+    share, wrong_side = near.softmax(1), torch.special.entr(near.softmax(0)).sum(1).exp()
+
+    def number(logits):
+        return torch.special.entr(logits.softmax(1)).sum(1).exp()
+
     return {
-        "right": (near / t).softmax(1),
-        "samples add up to 1 for each item: this is the printed side, where nobody competes. The softmax runs over the "
-        "items (axis 1).": (near / t).softmax(0),
-        "the centre is not used: what all styles share makes all cosines alike.": (cosines(x, z) / t).softmax(1),
-        "only the samples are centred; subtract the centre from the items as well.": (cosines(x - c, z) / t).softmax(1),
-        "only the items are centred; subtract the centre from the samples as well.": (cosines(x, z - c) / t).softmax(1),
-        "the temperature is not used: divide the cosines by it.": near.softmax(1),
-        "the cosines are multiplied by the temperature; divide.": (near * t).softmax(1),
-        "these are inner products; divide by both lengths.": (inner / t).softmax(1),
-        "this is the table [J, B]; samples are the rows.": (near / t).softmax(1).T,
-        "cosines over their sum are no softmax: they can be negative.": near / near.sum(1, keepdim=True),
-        "this gives a sample to its nearest item alone; the shares are soft.": near == near.amax(1, keepdim=True),
+        "right": number(near),
+        "this is the printed side, where samples compete: the softmax runs over the items (axis 1).": wrong_side,
+        "the centre is not used: what all styles share makes all cosines alike.": number(cosines(x, z) / t),
+        "only the samples are centred; subtract the centre from the items as well.": number(cosines(x - c, z) / t),
+        "only the items are centred; subtract the centre from the samples as well.": number(cosines(x, z - c) / t),
+        "the temperature is not used: divide the cosines by it.": number(near * t),
+        "the cosines are multiplied by the temperature; divide.": number(near * t * t),
+        "these are inner products; divide by both lengths.": number(inner),
+        "this is the entropy; the number is its exponential.": torch.special.entr(share).sum(1),
+        "the entropy is in nats: take exp of it, not 2 to its power.": 2 ** torch.special.entr(share).sum(1),
+        "0 log 0 is NaN: take log_softmax, or torch.special.entr.": (-share * share.log()).sum(1).exp(),
+        "this is 1 over the sum of squares, another way of counting.": 1 / share.square().sum(1),
     }
 
 
@@ -112,29 +108,30 @@ def assignment(x, z, c, t):
     lambda: [
         (f"{case}, {r}", *x.chunk(2, 1), *z.chunk(2, 1), r) for case, x, z in styles() for r in ("lowest", "highest")
     ],
-    'agrees with the library on 3 banks, "lowest" and "highest"',
+    'is right on 3 banks, "lowest" and "highest"',
     "easy",
     10,
 )
-def select(mean, std, item_mean, item_std, rule):
-    """(mean [B, C], std [B, C], item_mean [J, C], item_std [J, C], "lowest" or "highest") -> index [B]"""
-    memory = fss.MetaMemory(mean.shape[1], len(item_mean))
-    memory.store(item_mean, item_std)
+def margin(mean, std, item_mean, item_std, rule):
+    """(mean [B, C], std [B, C], item_mean [J, C], item_std [J, C], "lowest" or "highest") -> lead of the choice [B]"""
     samples, items = torch.cat([mean, std], 1), torch.cat([item_mean, item_std], 1)
+    by_mean, by_std = cosines(mean, item_mean), cosines(std, item_std)
 
-    def by(table):
-        return table.argmax(1) if rule == "highest" else table.argmin(1)
+    def lead(table, largest=rule == "highest"):
+        first, second = table.topk(2, 1, largest=largest).values.T
+        return (first - second).abs()
 
-    right, other = (memory.select(mean, std, one)[:, 0] for one in (rule, "lowest" if rule == "highest" else "highest"))
-    together = by(cosines(samples, items))
+    both = (by_mean + by_std) / 2
     return {
-        "right": right,
-        'the rules are exchanged: "highest" is argmax, "lowest" argmin.': other,
-        "the deviations are not used: take the mean of both cosines.": by(cosines(mean, item_mean)),
-        "the means are not used: take the mean of both cosines.": by(cosines(std, item_std)),
-        "these are inner products, which prefer long items; divide by both lengths.": by(samples @ items.T),
-        "one cosine of mean and deviation together lets the longer of the two decide; take one cosine each.": together,
-        "these are distances, which mind the lengths; take cosines.": by(-torch.cdist(samples, items)),
+        "right": lead(both),
+        'the rules are exchanged: "highest" is argmax, "lowest" argmin.': lead(both, rule == "lowest"),
+        "the deviations are not used: take the mean of both cosines.": lead(by_mean),
+        "the means are not used: take the mean of both cosines.": lead(by_std),
+        "this is the sum of both cosines; take their mean.": lead(2 * both),
+        "these are inner products, which prefer long items; divide by both lengths.": lead(samples @ items.T),
+        "this is one cosine of mean and deviation together; take one cosine each.": lead(cosines(samples, items)),
+        "these are distances, which mind the lengths; take cosines.": lead(-torch.cdist(samples, items)),
+        "this is how far the last item is from the first; the next one is asked for.": both.amax(1) - both.amin(1),
     }
 
 

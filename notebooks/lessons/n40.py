@@ -1,4 +1,4 @@
-"""Notebook 40: the contrastive loss with classes, its floor, its pushes, orthogonality."""
+"""Notebook 40: the contrastive loss with classes, its worst, its even odds, the items that are most alike."""
 
 import math
 
@@ -63,57 +63,51 @@ def contrast(a, p, ids, t):
     "is right for 2 to 16 images at 3 temperatures",
     "medium",
     10,
-    hint="with a perfect partner pos = exp(1 / tau), and each negative is exp(0) at best",
+    hint="the cosine to the partner is 0, to other anchors 1, to other positives 0",
 )
-def contrast_floor(b, t):
-    """(images, temperature) -> the lowest symmetric loss of features that are nowhere negative"""
+def price_of_confusion(b, t):
+    """(images, temperature) -> the symmetric loss when all anchors are one vector, all positives one at right angles"""
+    anchors, positives = torch.eye(2, dtype=torch.float64)[:, None].expand(2, b, 2)
 
-    def floor(negatives=2 * (b - 1), cosine=0.0, scale=1 / t):
-        return math.log1p(negatives * math.exp((cosine - 1) * scale))
+    def price(alike=b - 1, apart=b - 1, scale=1 / t, partner=1.0):
+        return math.log(partner + apart + alike * math.exp(scale))
 
-    simplex = floor(cosine=-1 / (b - 1))
+    equal, floor = math.log(2 * b - 1), math.log1p(2 * (b - 1) * math.exp(-1 / t))
     return {
-        "right": floor(),
-        "every other image has two prototypes, so there are 2 (B - 1) negatives.": floor(b - 1),
-        "the partner is no negative, so there are 2 (B - 1) of them.": floor(2 * b - 1),
-        "this is the simplex; cosines of features that are nowhere negative are at least 0.": simplex,
-        "this is the loss of equal prototypes, what a network pays that knows nothing.": floor(cosine=1.0),
-        "this is the floor of the printed form, half of the symmetric one.": floor() / 2,
-        "the temperature is not used.": floor(scale=1.0),
-        "the temperature multiplies here; divide the cosines by it.": floor(scale=t),
-        "pos is missing below the fraction: it is pos / (pos + neg).": math.log(2 * (b - 1)) - 1 / t,
+        "right": fss.prototype_contrastive_loss(anchors, positives, temperature=t).item(),
+        "this is what equal prototypes pay, who know nothing; these do worse.": equal,
+        "this is the floor, where partners are alike; here they are at right angles.": floor,
+        "this is the printed form, half of the symmetric one.": price() / 2,
+        "the temperature is not used.": price(scale=1.0),
+        "the temperature multiplies here; divide the cosines by it.": price(scale=t),
+        "the other positives are negatives too: they have the cosine 0, and exp(0) is 1.": price(apart=0),
+        "the other anchors are negatives too: they have the cosine 1.": price(alike=0),
+        "the partner is no negative, and stands in pos.": price(apart=b),
+        "an anchor is no negative of its own.": price(alike=b),
     }
 
 
 def negatives():
     generator = torch.Generator().manual_seed(0)
     for count, temperature in ((3, 1.0), (14, 0.3), (6, 0.005)):
-        yield (
-            f"{count} negatives, temperature {temperature:g}",
-            2 * torch.rand(count, generator=generator) - 1,
-            temperature,
-        )
+        cosines = 2 * torch.rand(count, generator=generator) - 1
+        yield f"{count} negatives, temperature {temperature:g}", cosines, temperature
 
 
-@Exercise(
-    negatives,
-    "agrees with the gradient's softmax at 3 temperatures",
-    "easy",
-    10,
-    hint="a softmax over the negatives alone",
-)
-def push_shares(c, t):
-    """(cosines [n], temperature) -> each negative's share of the push [n], adding up to 1"""
-    naive = (c / t).exp()
+@Exercise(negatives, "is right at 3 temperatures", "medium", 15, hint="pull and push are even where pos equals neg")
+def even_cosine(c, t):
+    """(cosines of the negatives [n], temperature) -> the partner's cosine at which the loss is log 2, one number"""
+    right, naive = t * (c / t).logsumexp(0), t * (c / t).exp().sum().log()
     return {
-        "right": (c / t).softmax(0),
-        "the temperature is not used.": c.softmax(0),
-        "the temperature multiplies here; divide by it.": (c * t).softmax(0),
-        "exp overflows in single precision: subtract the largest cosine first, it cancels.": naive / naive.sum(),
-        "these are the logarithms of the shares.": (c / t).log_softmax(0),
-        "these are exponentials before they are divided by their sum.": naive,
-        "these are shares of the cosines; the loss weighs by exp(cosine / temperature).": c / c.sum(),
-        "the far ones are pushed most here; the sign is the wrong way round.": (-c / t).softmax(0),
+        "right": right,
+        "the temperature is not used.": c.logsumexp(0),
+        "the temperature multiplies here; divide by it.": (c * t).logsumexp(0) / t,
+        "this is cosine / temperature; a cosine is asked for.": right / t,
+        "exp overflows in single precision: subtract the largest cosine first, and add it again.": naive,
+        "this is the hardest negative; the others push, too.": c.amax(),
+        "this is the mean cosine; the loss weighs by exp(cosine / temperature).": c.mean(),
+        "the exponentials are averaged; neg is their sum.": right - t * math.log(len(c)),
+        "the sign is the wrong way round.": -right,
     }
 
 
@@ -125,32 +119,32 @@ def banks():
 
 @Exercise(
     banks,
-    "agrees with the library for 3, 6 and 8 items",
+    "is right in value and gradient for 3, 6 and 8 items",
     "medium",
     15,
-    hint="mean of |cos| over pairs i != j, averaged over both banks",
+    hint="the largest |cos| over pairs i != j, averaged over both banks",
     gradients=(0, 1),
 )
-def orthogonality(m, e):
-    """(means [J, C], stds [J, C]) -> the centred loss over pairs i != j, one number"""
+def closest_pair(m, e):
+    """(means [J, C], stds [J, C]) -> how alike the two most similar centred items are, both banks' mean, one number"""
     pairs = ~torch.eye(len(m), dtype=torch.bool)
 
-    def cosines(bank):
-        unit = F.normalize(bank - bank.mean(0), dim=1)
+    def cosines(bank, centre=1):
+        unit = F.normalize(bank - centre * bank.mean(0), dim=1)
         return (unit @ unit.T)[pairs]
 
-    right, both = fss.orthogonality_loss(m, e), torch.cat([cosines(m), cosines(e)])
-    printed, joint = fss.orthogonality_loss(m, e, centred=False, diagonal=True), cosines(torch.cat([m, e], 1))
+    def largest(change=torch.abs, centre=1):
+        return (change(cosines(m, centre)).amax() + change(cosines(e, centre)).amax()) / 2
+
+    of_means, of_stds, joint = (cosines(bank).abs().amax() for bank in (m, e, torch.cat([m, e], 1)))
     return {
-        "right": right,
-        "the mean item is not subtracted; centre each bank first.": fss.orthogonality_loss(m, e, centred=False),
-        "every item is compared with itself too; leave the diagonal out.": fss.orthogonality_loss(m, e, diagonal=True),
-        "this is the printed form: with the diagonal, not centred.": printed,
-        "cosines of both signs cancel each other; take their absolute values.": both.mean(),
-        "these are squared cosines; take their absolute values.": both.square().mean(),
-        "these are the means alone; the deviations count as much.": cosines(m).abs().mean(),
-        "means and deviations are one vector here; each bank has cosines of its own.": joint.abs().mean(),
-        "both banks are added; take the mean of the two.": 2 * right,
-        "the diagonal is left out of the sum and still counted: divide by J (J - 1).": right * (1 - 1 / len(m)),
-        "every pair is counted once and divided by J (J - 1), which counts it twice.": right / 2,
+        "right": largest(),
+        "the mean item is not subtracted; centre each bank first.": largest(centre=0),
+        "this is the mean over all pairs; the most similar one is asked for.": fss.orthogonality_loss(m, e),
+        "opposite items are alike, too; take the absolute values of the cosines.": largest(lambda cosine: cosine),
+        "these are squared cosines; take their absolute values.": largest(torch.square),
+        "these are the means alone; the deviations count as much.": of_means,
+        "means and deviations are one vector here; each bank has cosines of its own.": joint,
+        "this is the most similar pair of both banks; each bank has one.": torch.maximum(of_means, of_stds),
+        "both banks are added; take the mean of the two.": 2 * largest(),
     }

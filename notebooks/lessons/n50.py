@@ -1,4 +1,4 @@
-"""Notebook 50: which row pays what, the way home, mixing samples, a paired interval."""
+"""Notebook 50: what each switch sets to work, the way home, mixing samples, a paired interval."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 import fsslib as fss
 from fsslib.teaching.exercises import Exercise, Parts, among
 
-NAMES = ("segmentation", "contrast", "orthogonality")
+NAMES = ("second pass", "written", "read in training", "read in test")
 
 
 def switches():
@@ -16,15 +16,17 @@ def switches():
         yield "contrast={}, source={}, target={}".format(*given), *given
 
 
-@Exercise(switches, "is right for all 8 rows", "easy", 5, seen=among(*NAMES))
-def parts(contrast, source, target):
-    """(contrast, source, target) -> the names of what a training step pays for"""
-    right = {name for name, paid in zip(NAMES, (True, contrast, source or target)) if paid}
+@Exercise(switches, "is right for all 8 rows", "easy", 10, seen=among(*NAMES))
+def at_work(contrast, source, target):
+    """(contrast, source, target) -> the names of what happens: a second pass, and the memory written or read"""
+    happens = (contrast or source, source or target, source, target)
+    right = {name for name, does in zip(NAMES, happens) if does}
     return {
         "right": right,
-        "the prototype loss is always paid; nothing else teaches where the object ends.": right ^ {"segmentation"},
-        "the contrastive loss hangs on its own switch alone.": right ^ {"contrast"},
-        "the items cost something as soon as anybody uses them, in training or in test.": right ^ {"orthogonality"},
+        "a second pass is for other colours or foreign styles, and for nothing else.": right ^ {"second pass"},
+        "what is read later, in training or in test, must have been written in training.": right ^ {"written"},
+        "training reads the memory to go abroad, and for nothing else.": right ^ {"read in training"},
+        "in test the memory is read on the way home, and for nothing else.": right ^ {"read in test"},
     }
 
 
@@ -35,55 +37,50 @@ def memories():
         memory.store(*(0.1 + torch.rand(2, items, 6, generator=generator)))
         spread = 0.3 + 2 * torch.rand(batch, 6, 1, 1, generator=generator)
         features = spread * torch.randn(batch, 6, 4, 5, generator=generator).relu()
-        yield f"{batch} images, {items} items", features, memory, alpha
+        yield f"{batch} images, {items} items", features, memory, alpha, batch % 3 + 2
 
 
 def afterwards(function):
     """Seen through this, a function tells whether it wrote into the memory, then its answer."""
 
-    def shown(features, memory, alpha):
+    def shown(features, memory, *given):
         before = {name: value.clone() for name, value in memory.state_dict().items()}
-        found = function(features, memory, alpha)
+        found = function(features, memory, *given)
         written = any(not torch.equal(value, before[name]) for name, value in memory.state_dict().items())
         return Parts({"afterwards": written, "": found})
 
     return shown
 
 
-@Exercise(memories, "agrees with the library on 3 memories, and leaves them as they are", "medium", 10, seen=afterwards)
-def towards_home(f, memory, a):
-    """(features [B, C, h, w], memory, alpha) -> features [B, C, h, w] on their way home, as in test"""
+@Exercise(memories, "is right for 3 memories, and leaves them as they are", "medium", 15, seen=afterwards)
+def towards_several(f, memory, a, count):
+    """(features [B, C, h, w], memory, alpha, count) -> features, towards the mean of the `count` most similar items"""
     mean, std = own = fss.feature_statistics(f)
-    nearest, farthest = memory.select(*own, "highest"), memory.select(*own, "lowest")
-    inner = torch.cat(own, 1) @ torch.cat([memory.mean, memory.std], 1).T
+    items = memory.mean.detach(), memory.std.detach()
+    by_mean, by_std = (torch.cosine_similarity(one[:, None], bank[None], dim=2) for one, bank in zip(own, items))
+    alike, inner = (by_mean + by_std) / 2, torch.cat(own, 1) @ torch.cat(items, 1).T
 
-    def by(alike):
-        return restyled(alike.argmax(1)[:, None].expand(-1, 2))
-
-    def restyled(index=nearest, alpha=a):
-        return memory.enhance(f, index, alpha)
+    def towards(alike=alike, alpha=a, count=count):
+        chosen = alike.topk(count, 1).indices
+        return fss.restyle(f, *(bank[chosen].mean(1) for bank in items), alpha)
 
     def writing():
-        found = restyled()
-        memory.store(*own)
+        found = towards()
+        memory.store(mean, std)
         return found
 
-    def cosines(these, those):
-        return torch.cosine_similarity(these[:, None], those[None], dim=2)
-
     return {
-        "right": restyled(),
+        "right": towards(),
         "the memory was written. In test it is only read.": writing,
-        'this is the least similar item, which training takes; here it is "highest".': restyled(farthest),
-        "alpha is the share of the own style; here it is the item's.": restyled(alpha=1 - a),
-        "the own style is gone entirely; keep the share alpha of it.": restyled(alpha=0.0),
+        "these are the least similar items, which training takes; here they are the most similar.": towards(-alike),
+        "alpha is the share of the own style; here it is the items'.": towards(alpha=1 - a),
+        "the own style is gone entirely; keep the share alpha of it.": towards(alpha=0.0),
         "the features did not change.": f,
-        "every image chooses an item of its own; here all take that of the first.": restyled(
-            nearest[:1].expand(len(f), 2)
-        ),
-        "the deviations have no say in the choice: take the mean of both cosines.": by(cosines(mean, memory.mean)),
-        "the means have no say in the choice: take the mean of both cosines.": by(cosines(std, memory.std)),
-        "inner products choose the long items; divide by both lengths.": by(inner),
+        "every image chooses items of its own; here all take those of the first.": towards(alike[:1].expand_as(alike)),
+        "the deviations have no say in the choice: take the mean of both cosines.": towards(by_mean),
+        "the means have no say in the choice: take the mean of both cosines.": towards(by_std),
+        "inner products choose the long items; divide by both lengths.": towards(inner),
+        "this is the most similar item alone.": towards(count=1),
     }
 
 
@@ -103,6 +100,7 @@ def mixing(f, order, a):
     own, other, inverse = (mean, std), (mean[order], std[order]), order.argsort()
     blended = torch.lerp(f[order], f, a[:, None, None, None])
     variance = torch.lerp(std[order].square(), std.square(), share)
+    away = fss.restyle(f, mean[inverse], std[inverse], a)
     by_variance = fss.restyle(f, torch.lerp(mean[order], mean, share), variance.sqrt(), 0.0)
     return {
         "right": fss.restyle(f, *other, a),
@@ -111,9 +109,7 @@ def mixing(f, order, a):
         "nothing changed: the style that is mixed in is the own one. Re-order the statistics.": f,
         "the other style is taken over entirely: alpha is not used.": fss.restyle(f, *other, 0 * a),
         "the contents are re-ordered as well; only the style comes from elsewhere.": fss.restyle(f[order], *own, a),
-        "image order[b] takes the style of image b; it is the other way round.": fss.restyle(
-            f, mean[inverse], std[inverse], a
-        ),
+        "image order[b] takes the style of image b; it is the other way round.": away,
         "the deviations are still their own; mix both statistics.": fss.restyle(f, mean[order], std, a),
         "the means are still their own; mix both statistics.": fss.restyle(f, mean, std[order], a),
         "variances are mixed here; mix their roots, the deviations.": by_variance,

@@ -1,6 +1,8 @@
-"""Notebook 60: class balance, gradient reversal, PixAdv, Fourier stylisation; what a class of a street weighs."""
+"""Notebook 60: balance over a batch, reversal pixel by pixel, PixAdv with an even weight, stylisation halfway; what a
+class of a street weighs."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
@@ -25,44 +27,49 @@ def label_maps():
     yield "nothing but void", torch.full((2, 4, 4), fss.VOID), 3
 
 
-@Exercise(label_maps, "agrees with the library, with void pixels, one class alone and nothing but void", "hard", 15)
-def class_balance(y, classes):
-    """(labels [B, H, W], num_classes) -> B [B, H, W], 0 where the label is void"""
-    right, valid = fss.class_balance_map(y, classes), y != fss.VOID
-    share, numbers = torch.where(valid, 1 - right, 0), 1 - (1 - right) * valid.sum((1, 2), keepdim=True)
-    batch = torch.bincount(y[valid], minlength=classes) / valid.sum().clamp(min=1)
-    present = torch.tensor([len(labels[labels != fss.VOID].unique()) for labels in y]).clamp(min=1)[:, None, None]
-    counted, of_batch = fss.class_balance_map(y, classes, count_ignored=True), 1 - batch[y.clamp(max=classes - 1)]
+@Exercise(label_maps, "is right, with void pixels, one class alone and nothing but void", "medium", 15)
+def batch_balance(y, classes):
+    """(labels [B, H, W], num_classes) -> B [B, H, W] by the shares in the whole batch, 0 where the label is void"""
+    valid = y != fss.VOID
+    right = fss.class_balance_map(y.flatten(0, 1)[None], classes).view_as(y)
+    share, of_each = torch.where(valid, 1 - right, 0), fss.class_balance_map(y, classes)
+    in_each = torch.stack([torch.bincount(one[one != fss.VOID], minlength=classes) for one in y]).double()
+    in_each = (in_each / in_each.sum(1, keepdim=True).clamp(min=1)).mean(0)
+    by_image, present = valid * (1 - in_each[y.clamp(max=classes - 1)]), max(len(y[valid].unique()), 1)
+    numbers, counted = (torch.where(valid, 1 - share * valid.sum() / n, 0) for n in (1, y.numel()))
     return {
         "right": right,
         "this is the share of the class: frequent classes come out high. B is 1 minus it.": share,
         "void pixels (255) have a weight; set it to 0.": right.where(valid, 1.0),
         "void pixels count in the number of pixels; divide by those that have a label.": counted,
-        "the shares are those of the whole batch; each image has its own.": valid * of_batch,
-        "this is 1 over the share; B is 1 minus it, and stays below 1.": valid / share.where(valid, 1),
-        "all classes of an image get the same; take the share of each pixel's own class.": valid * (1 - 1 / present),
-        "this is the number of pixels, not their share: divide by the pixels with a label.": valid * numbers,
+        "each image has its own shares here; those of the whole batch are asked for.": of_each,
+        "an image with few labels weighs as much as one with many: count pixels over the batch.": by_image,
+        "this is 1 over the share; B is 1 minus it, and stays below 1.": valid / share.where(share > 0, 1),
+        "all classes get the same; take the share of each pixel's own class.": valid * (1 - 1 / present),
+        "this is the number of pixels, not their share: divide by the pixels with a label.": numbers,
     }
 
 
 def tensors():
     generator = torch.Generator().manual_seed(0)
-    for strength in (0.3, 1.0, 2.5, 0.0):
-        yield f"strength {strength:g}", torch.randn(3, 4, 5, generator=generator), strength
+    for channels, scale in ((3, 2.5), (1, 1.0), (2, 0.0)):
+        x, weights = (torch.randn(2, count, 4, 5, generator=generator) for count in (channels, 1))
+        yield f"{channels} channels, weights up to {scale:g}", x, scale * weights[:, 0].sigmoid()
 
 
-@Exercise(tensors, "changes nothing forward and turns the gradient round, at 4 strengths", "medium", 10, gradients=(0,))
-def reversal(x, strength):
-    """(x, strength) -> x, whose gradient comes back times -strength"""
-    still = x.detach()
+@Exercise(tensors, "changes nothing forward and turns the gradient round, pixel by pixel", "medium", 10, gradients=(0,))
+def reversal_by_pixel(x, weights):
+    """(x [B, C, H, W], weights [B, H, W]) -> x, whose gradient comes back times -weights, pixel by pixel"""
+    still, w = x.detach(), weights[:, None]
     return {
-        "right": fss.gradient_reversal(x, strength),
+        "right": (1 + w) * still - w * x,
         "the sign is already turned on the way forward; there the function changes nothing.": -x,
-        "the strength is already there on the way forward; there the function changes nothing.": -strength * x,
+        "the weights are already there on the way forward; there the function changes nothing.": -w * x,
         "the gradient comes back unchanged: this is the plain identity.": 1 * x,
-        "the gradient is scaled but not reversed.": (1 - strength) * still + strength * x,
-        "the gradient is reversed but not scaled by the strength.": 2 * still - x,
-        "one identity too many: the parts with a gradient should add up to -strength x.": x + strength * (still - x),
+        "the gradient is weighed but not reversed.": (1 - w) * still + w * x,
+        "the gradient is reversed but not weighed.": 2 * still - x,
+        "all pixels have the mean weight; each has its own.": fss.gradient_reversal(x, w.mean().item()),
+        "one identity too many: the parts with a gradient should add up to -weights x.": x + w * (still - x),
     }
 
 
@@ -80,9 +87,10 @@ def judged():
     20,
     gradients=(0, 1),
 )
-def pixadv(z, d, y):
-    """(logits [B, C, H, W], discriminator_logits [B, 1, H, W], labels [B, H, W]) -> loss, one number"""
-    valid, fooling, loss = y != fss.VOID, F.softplus(d[:, 0]), fss.pixadv_loss
+def even_pixadv(z, d, y):
+    """(logits [B, C, H, W], discriminator_logits [B, 1, H, W], labels [B, H, W]) -> PixAdv, its weights 1 on average"""
+    valid, fooling = y != fss.VOID, F.softplus(d[:, 0])
+    loss = partial(fss.pixadv_loss, normalise_map=True)
     pixels = valid.sum().clamp(min=1)
     hard, rare = fss.pixel_difficulty_map(z.detach(), y), fss.class_balance_map(y, z.shape[1])
     right, still, sure = loss(z, d, y), loss(z, d.detach(), y), d[:, 0].sigmoid()
@@ -93,7 +101,7 @@ def pixadv(z, d, y):
         "B is missing: weigh by the balance.": loss(z, d, y, use_balance=False),
         "void pixels count in the mean; divide by the pixels that have a label.": loss(z, d, y, reduce="all"),
         "void pixels count in B: its shares are of the pixels that have a label.": loss(z, d, y, count_ignored=True),
-        "the weights are divided by their mean; that is a switch, and off here.": loss(z, d, y, normalise_map=True),
+        "the weights are not divided by their mean over the pixels that have a label.": fss.pixadv_loss(z, d, y),
         "the discriminator's logits are detached too: that is the way the gradient should take.": still,
         "A is missing: this weighs pixels and fools nobody.": (hard * rare).sum() / pixels,
         "A is a probability here; it is softplus(d), minus log P(source).": (sure * hard * rare).sum() / pixels,
@@ -105,20 +113,21 @@ def pixadv(z, d, y):
 
 def pictures():
     generator = torch.Generator().manual_seed(0)
-    for half_width, height, width in ((0, 8, 8), (1, 9, 13), (3, 12, 16)):
-        yield f"half_width {half_width}", *torch.rand(2, 2, 3, height, width, generator=generator), half_width
+    for half_width, height, width, share in ((0, 8, 8, 0.5), (1, 9, 13, 0.3), (3, 12, 16, 0.8)):
+        images = torch.rand(2, 2, 3, height, width, generator=generator)
+        yield f"half_width {half_width}, share {share}", *images, half_width, share
 
 
-@Exercise(pictures, "agrees with the library for half widths 0, 1 and 3", "hard", 20)
-def fourier_stylise(source, target, half_width):
-    """(source [B, 3, H, W], target [B, 3, H, W], half_width) -> images [B, 3, H, W], all of one size"""
+@Exercise(pictures, "is right for half widths 0, 1 and 3", "hard", 20)
+def stylise_halfway(source, target, half_width, share):
+    """(source [B, 3, H, W], target [B, 3, H, W], half_width, share) -> images [B, 3, H, W], amplitudes in proportion"""
     size, rows, columns = source.shape[2:], torch.arange(-half_width, half_width + 1), torch.arange(half_width + 1)
 
-    def swap(rows=rows, columns=rows, forth=torch.fft.fft2, back=torch.fft.ifft2, amplitude=1.0, phase=None):
+    def swap(rows=rows, columns=rows, forth=torch.fft.fft2, back=torch.fft.ifft2, share=share, phase=None):
         """Unshifted, the window are the rows and columns from -half_width on: their last ones come first."""
         ours, theirs = forth(source), forth(target)
         window = (..., rows[:, None], columns)
-        size = torch.lerp(ours[window].abs(), theirs[window].abs(), amplitude)
+        size = ours[window].abs() ** (1 - share) * theirs[window].abs() ** share
         ours[window] = torch.polar(size, (ours if phase is None else theirs)[window].angle())
         return back(ours)
 
@@ -128,26 +137,24 @@ def fourier_stylise(source, target, half_width):
     def half_back(spectrum):
         return torch.fft.irfft2(spectrum, size)
 
-    short, exchanged = rows[:-1], fss.fourier_stylise(target, source, half_width)
+    short, stylised = rows[:-1], fss.fourier_stylise(source, target, half_width)
     corner, half = torch.arange(2 * half_width + 1), {"columns": columns, "forth": torch.fft.rfft2}
     return {
-        "right": fss.fourier_stylise(source, target, half_width),
+        "right": swap().real,
         "nothing changed.": source,
-        "these are the target's images with the source's amplitudes: exchange the two.": exchanged,
+        "these are the target's amplitudes entirely; the share is not used.": stylised,
         "the values are clipped to [0, 1]: that undoes a part of the swap.": swap().real.clamp(0, 1),
         "the phases are the target's, too: keep the source's.": swap(phase="target").real,
-        "the window lies in a corner of the spectrum: torch.fft.fftshift brings low frequencies to the centre, "
-        "ifftshift puts them back.": swap(corner, corner).real,
-        "fftshift twice moves a spectrum of odd size by a bin: ifftshift puts it back.": swap(back=twice_shifted).real,
-        "the window is one bin short: from centre - half_width to centre + half_width is 2 half_width + 1.": swap(
-            short, short
+        "the window lies in a corner of the spectrum: the slow waves are at both ends of each axis.": swap(
+            corner, corner
         ).real,
-        "the amplitudes are the mean of both; take the target's.": swap(amplitude=0.5).real,
+        "fftshift twice moves a spectrum of odd size by a bin: ifftshift puts it back.": swap(back=twice_shifted).real,
+        "the window is one bin short: from -half_width to half_width is 2 half_width + 1.": swap(short, short).real,
+        "the share is the target's; here it is the source's.": swap(share=1 - share).real,
+        "amplitudes are added in parts; in proportion it is |x| ** (1 - s) |t| ** s.": source.lerp(stylised, share),
         "the result is complex: its imaginary part is rounding, take .real.": swap(),
         "irfft2 has guessed an even width: tell it the size of the source.": swap(back=torch.fft.irfft2, **half),
-        "the rows of negative waves are missing: the last half_width rows belong to the window.": swap(
-            columns, back=half_back, **half
-        ),
+        "the rows of negative waves are missing: the last half_width rows.": swap(columns, back=half_back, **half),
     }
 
 

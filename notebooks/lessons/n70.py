@@ -1,4 +1,4 @@
-"""Notebook 70: who learns from which phase, the selection's rule in probabilities, distillation, the rarest third; its
+"""Notebook 70: who learns from which phase, how long an image stays, Hinton's distillation, the rarest third; its
 figures of streets, of the selection, of softened answers and of the rungs of a ladder."""
 
 import itertools
@@ -43,59 +43,66 @@ def learners(phase, adversary, select):
         "discriminators hold still while the target is told to look like the source.": wrong("target", 0, 1, 2),
         "predictions are detached here.": wrong("discriminators", 0),
         "the pixel discriminator is trained when it is the adversary, and only then.": wrong("discriminators", 1),
-        "the image discriminator is trained when the selection asks it, or the patch adversary does.": wrong(
-            "discriminators", 2
-        ),
+        "the image discriminator is asked by the selection or by the patch adversary.": wrong("discriminators", 2),
     }
 
 
 def patches():
     # Patches that differ widely: their two means are far apart.
     p_source = torch.rand(400, 6, generator=torch.Generator().manual_seed(0)).clamp(0.01, 0.99)
-    for delta in (0.4, 0.8, 1.2):
-        yield f"delta {delta}", p_source, delta
+    for first in (0.2, 0.4, 0.8):
+        yield f"a first threshold of {first}", p_source, first
 
 
 @Exercise(patches, "agrees with the library for 400 images at 3 thresholds", "medium", 10)
-def keep(p, delta):
-    """(p_source [images, patches], delta) -> [images], true for the source images that stay"""
-    score, bound = -p.log().mean(1), math.exp(-delta)
+def dropped_after(p, first):
+    """(p_source [images, patches], first threshold) -> after which pass each image goes [images], counted from 1"""
+    score = -p.log().mean(1)
+    stays = torch.stack([fss.select_sources(score, first * k) for k in range(1, 1 + math.ceil(score.max() / first))])
     return {
-        "right": fss.select_sources(score, delta),
-        "these are the images that go: high P(source) is dropped.": score <= delta,
-        "this is the arithmetic mean; the score is a mean of logarithms.": p.mean(1) < bound,
-        "delta bounds the score; the bound of the probability is exp(-delta).": (-score).exp() < delta,
-        "the bound of the probability is exp(-delta), not 1 - delta.": (-score).exp() < 1 - delta,
-        "the score is a mean over the patches, not a sum.": p.shape[1] * score > delta,
-        "the surest patch decides here; take the mean over all.": p.amax(1) < bound,
-        "the least sure patch decides here; take the mean over all.": p.amin(1) < bound,
+        "right": 1 + stays.sum(0),
+        "passes are counted from 1; this is the last one that an image survives.": stays.sum(0),
+        "passes are whole numbers: round up.": score / first,
+        "this is the arithmetic mean; the score is a mean of logarithms.": (-p.mean(1).log() / first).ceil(),
+        "the score is a mean over the patches, not a sum.": (p.shape[1] * score / first).ceil(),
+        "P(source) is given; here it is taken for P(target).": (-(1 - p).log().mean(1) / first).ceil(),
+        "the surest patch decides here; take the mean over all.": (-p.amax(1).log() / first).ceil(),
+        "the least sure patch decides here; take the mean over all.": (-p.amin(1).log() / first).ceil(),
+        "the threshold grows by the first one with every pass; here it stays.": 1 + 0 * score,
     }
 
 
 def answers():
     generator = torch.Generator().manual_seed(0)
-    for shape, scale in (((2, 3, 4, 5), 3), ((1, 11, 3, 2), 150), ((3, 5, 1, 1), 3)):
-        yield f"logits {shape}, about {scale}", *(scale * torch.randn(2, *shape, generator=generator))
+    for shape, scale, temperature in (((2, 3, 4, 5), 3, 2.0), ((1, 11, 3, 2), 150, 1.5), ((3, 5, 1, 1), 3, 4.0)):
+        logits = scale * torch.randn(2, *shape, generator=generator)
+        yield f"logits {shape}, about {scale}, temperature {temperature}", *logits, temperature
 
 
-@Exercise(answers, "agrees with the library on 3 shapes, and leaves the teacher alone", "medium", 10, gradients=(0, 1))
-def distillation(student, teacher):
-    """(student [B, C, H, W], teacher [B, C, H, W]) -> loss, one number"""
-    right, exchanged = fss.distillation_loss(student, teacher), fss.distillation_loss(teacher, student)
-    softened = (teacher / 2).softmax(1)
-    still, naive = softened.detach(), student.softmax(1).log()
-    divergence = right - torch.special.entr(still).mean()
+@Exercise(
+    answers, "is right for 3 shapes and temperatures, and leaves the teacher alone", "medium", 15, gradients=(0, 1)
+)
+def soft_distillation(student, teacher, t):
+    """(student [B, C, H, W], teacher [B, C, H, W], temperature) -> Hinton's loss, one number"""
+    softened, logs = (teacher / t).softmax(1), (student / t).log_softmax(1)
+    still, naive = softened.detach(), (student / t).softmax(1).log()
+    sharp, entropy = (teacher.detach() * t).softmax(1), t * t * torch.special.entr(still).mean()
+
+    def loss(weights=still, logs=logs, factor=t * t):
+        return -factor * (weights * logs).mean()
+
     return {
-        "right": right,
-        "the student has no temperature: it is on the teacher alone.": fss.distillation_loss(student / 2, teacher),
-        "the teacher's logits are divided by 2 before their softmax.": fss.distillation_loss(student, 2 * teacher),
-        "there is no factor of 4, the square of the temperature, here.": 4 * right,
-        "this is the sum over the classes; take their mean, too.": student.shape[1] * right,
-        "student and teacher have changed places: the teacher's softmax weighs the student's log.": exchanged,
-        "the entropy of the teacher is taken off: this is the divergence, of another value.": divergence,
-        "the sign: a cross-entropy is positive.": -right,
-        "the logarithm of a softmax that is 0 is minus infinity: take log_softmax.": -(still * naive).mean(),
-        "the teacher gets a gradient. Detach its logits.": -(softened * student.log_softmax(1)).mean(),
+        "right": loss(),
+        "the student has no temperature: it is on the teacher alone.": loss(logs=student.log_softmax(1)),
+        "the teacher has no temperature: it is on the student alone.": loss(teacher.detach().softmax(1)),
+        "the factor is missing, the square of the temperature.": loss(factor=1),
+        "the temperature multiplies here; divide the logits by it.": loss(sharp, (student * t).log_softmax(1)),
+        "this is the sum over the classes; take their mean, too.": student.shape[1] * loss(),
+        "the places are exchanged: the teacher's softmax weighs the student's log.": loss(logs.exp(), still.log()),
+        "the entropy of the teacher is taken off: this is the divergence, of another value.": loss() - entropy,
+        "the sign: a cross-entropy is positive.": -loss(),
+        "the logarithm of a softmax that is 0 is minus infinity: take log_softmax.": loss(logs=naive),
+        "the teacher gets a gradient. Detach its logits.": loss(softened),
     }
 
 

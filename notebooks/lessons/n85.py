@@ -1,4 +1,4 @@
-"""Notebook 85: pictures brought upright, leaving one mask out."""
+"""Notebook 85: pictures brought upright, what a single mask is worth."""
 
 from collections.abc import Iterable
 
@@ -34,15 +34,16 @@ def upright(stored, orientation):
 
 
 class Watched:
-    """Answers by number, and for each picture who was shown when it was asked for; -1 where it never was."""
+    """Answers for pairs of pictures, and for each picture which ones were shown alone when it was asked for; in the
+    last column, whether it was asked for with several shown or none."""
 
     def __init__(self, answers: Tensor):
-        self.answers, self.shown = answers, torch.full((len(answers), len(answers)), -1)
+        self.answers, self.shown = answers, torch.zeros(len(answers), len(answers) + 1)
 
     def __call__(self, shown: Iterable[int], asked: int) -> Tensor:
-        self.shown[int(asked)] = 0
-        self.shown[int(asked), [int(k) for k in shown]] = 1
-        return self.answers[int(asked)]
+        shown, asked = [int(k) for k in shown], int(asked)
+        self.shown[asked, shown[0] if len(shown) == 1 else -1] = 1
+        return self.answers[shown[-1] if shown else asked, asked]
 
 
 def supports():
@@ -51,7 +52,9 @@ def supports():
         # Objects of very different sizes, so that a mean over pixels is not the mean over pictures.
         rows = torch.tensor([2, 9, 4, 12, 6])[:shots, None, None]
         masks = (torch.arange(16)[None, :, None] < rows).expand(-1, -1, 12).long()
-        yield f"{shots} supports", Watched((masks + (torch.rand(masks.shape, generator=generator) < 0.3)) % 2), masks
+        noise = torch.rand(shots, *masks.shape, generator=generator)
+        answers = (masks + (noise < 0.1 * (1 + torch.arange(shots))[:, None, None, None])) % 2
+        yield f"{shots} supports", Watched(answers), masks
 
 
 def who_was_shown(function):
@@ -64,42 +67,39 @@ def who_was_shown(function):
 
 @Exercise(
     supports,
-    "asks for each of 2, 3 and 5 supports with only the others shown, and averages their IoU",
-    "easy",
-    10,
-    hint="show all others for each picture, and take the mean of the IoU of each",
+    "asks for each of 2, 3 and 5 supports with each of the others shown alone, and averages their IoU",
+    "medium",
+    15,
+    hint="show each of the others alone for each picture, and take the mean of the IoU of all pairs",
     seen=who_was_shown,
 )
-def leave_one_out(answer, masks):
-    """(answer(numbers shown, number asked) -> [H, W], masks [K, H, W]) -> mean IoU, no mask asked for while shown"""
+def one_shot_iou(answer, masks):
+    """(answer(numbers shown, number asked) -> [H, W], masks [K, H, W]) -> mean IoU over pairs, the other one shown"""
     everybody = range(len(masks))
 
-    def score(over="both", below="union", total=torch.mean, shown=lambda asked: [k for k in everybody if k != asked]):
-        """Of the pixels of each picture the quotient of two numbers, then the mean."""
-        found = torch.stack([answer(shown(k), k) for k in everybody])
-        maps = (found & masks, found | masks, found, masks, found == masks, torch.ones_like(masks))
+    def others(asked):
+        return [k for k in everybody if k != asked]
+
+    def score(over="both", below="union", total=torch.mean, shown=lambda asked: [[k] for k in others(asked)]):
+        """Of the pixels of each pair the quotient of two numbers, then the mean."""
+        pairs = [(answer(these, asked), masks[asked]) for asked in everybody for these in shown(asked)]
+        found, truth = (torch.stack(maps) for maps in zip(*pairs))
+        maps = (found & truth, found | truth, found, truth, found == truth, torch.ones_like(truth))
         sums = zip(("both", "union", "answer", "mask", "right", "all"), (one.sum((1, 2)).double() for one in maps))
-        count = dict(sums) | {"areas": (found + masks).sum((1, 2)) / 2}
+        count = dict(sums) | {"areas": (found + truth).sum((1, 2)) / 2}
         return total(count[over] / count[below]) if total else count[over].sum() / count[below].sum()
 
     return {
         "right": score,
-        "it was shown when it was asked for. Leave it out of `shown`.": lambda: score(shown=lambda k: everybody),
-        "you showed nothing; show all others.": lambda: score(shown=lambda k: []),
-        "you showed those before it only; show all others.": lambda: score(shown=range),
-        "it was never asked for.": lambda: (answer(everybody[1:], 0) == masks[0]).double().mean(),
-        "this is the IoU of all pixels together; take each picture's own IoU, then their mean.": lambda: score(
-            total=None
-        ),
+        "a picture was shown when it was asked for itself.": lambda: score(shown=lambda _: [[k] for k in everybody]),
+        "several were shown at once; show one at a time.": lambda: score(shown=lambda asked: [others(asked)]),
+        "you showed nothing; show one other.": lambda: score(shown=lambda asked: [[]]),
+        "half of the pairs are missing.": lambda: score(shown=lambda asked: [[k] for k in range(asked)]),
+        "this is the IoU of all pixels together; take each pair's own IoU, then their mean.": lambda: score(total=None),
+        "this is the best pair; nobody knows it beforehand. Take the mean.": lambda: score(total=torch.amax),
         "this is Dice, both over the mean of both areas; divide by the union.": lambda: score(below="areas"),
-        "this is the share of the mask that is found; divide by the union of mask and answer.": lambda: score(
-            below="mask"
-        ),
-        "this is the share of the answer that is right; divide by the union of mask and answer.": lambda: score(
-            below="answer"
-        ),
-        "this is the share of pixels that are answered rightly; background must not count.": lambda: score(
-            "right", "all"
-        ),
-        "this is a sum; divide by the number of supports.": lambda: score(total=torch.sum),
+        "this is the share of the mask that is found; divide by the union.": lambda: score(below="mask"),
+        "this is the share of the answer that is right; divide by the union.": lambda: score(below="answer"),
+        "this is the share of right pixels; background must not count.": lambda: score("right", "all"),
+        "this is a sum; divide by the number of pairs.": lambda: score(total=torch.sum),
     }

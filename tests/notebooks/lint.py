@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-KINDS = ("teach", "train", "report")
+KINDS = ("teach", "train", "report", "solve")
 INDEX_KEYS = {"file", "kind", "minutes", "datasets", "prerequisites"}
 MAX_BYTES, MAX_CODE_CELLS, MEDIAN_LINES, MAX_LINES = 1_000_000, 45, 8, 60
 SECTIONS = ("What you will be able to do", "Exercises", "Next")
@@ -53,8 +53,9 @@ def read_index(folder: Path) -> list[dict]:
 
 
 def notebook_kind(path: Path) -> str | None:
-    """What the index beside a notebook says it is; None when it is not listed."""
-    return next((row.get("kind") for row in read_index(path.parent) if row.get("file") == path.name), None)
+    """What the index beside a notebook says it is, "solve" in the folder of solutions; else None."""
+    kind = "solve" if path.parent.name == "solutions" else None
+    return next((row.get("kind") for row in read_index(path.parent) if row.get("file") == path.name), kind)
 
 
 def index_findings(folder: Path) -> list[str]:
@@ -169,7 +170,7 @@ def notebook_findings(path: Path) -> list[str]:
     found += [f"a path of one machine in the text: {leak.group()}" for leak in leaks if leak]
     for name, source, cell in code_cells(notebook):
         banned = dict(BANNED_SOURCE)
-        if kind == "teach" and IGNORE_OUTPUT not in tags_of(cell):
+        if kind in ("teach", "solve") and IGNORE_OUTPUT not in tags_of(cell):
             banned |= BANNED_COMPARED
         found += [f"{name}: {why}" for pattern, why in banned.items() if re.search(pattern, source, re.MULTILINE)]
         found += [f"{name}: the tag {tag}: {why}" for tag, why in BANNED_TAGS.items() if tag in tags_of(cell)]
@@ -181,14 +182,15 @@ def notebook_findings(path: Path) -> list[str]:
         return found
     found += execution_findings(notebook, path)
     found += [f"{name}: {why}" for name, _, cell in code_cells(notebook) for why in output_findings(cell)]
-    return found + list(shape_findings(notebook, path.stat().st_size))
+    return found + (list(shape_findings(notebook, path.stat().st_size)) if kind == "teach" else [])
 
 
 def main(arguments: list[str]) -> int:
     """Print the findings of a folder of notebooks; 1 when there are any."""
     folder = Path(arguments[0] if arguments else "notebooks")
     found = [f"{folder / 'index.yml'}: {line}" for line in index_findings(folder)]
-    found += [f"{path}: {line}" for path in sorted(folder.glob("*.ipynb")) for line in notebook_findings(path)]
+    paths = sorted([*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")])
+    found += [f"{path}: {line}" for path in paths for line in notebook_findings(path)]
     print("\n".join(found) or f"{folder}: the notebooks keep the rules")
     return int(bool(found))
 

@@ -100,7 +100,7 @@ class Notebook(IPyNbFile):
     def collect(self):
         findings = lint.notebook_findings(self.path)
         yield Rules.from_parent(self, name="rules", findings=findings)
-        if lint.notebook_kind(self.path) != "teach":
+        if lint.notebook_kind(self.path) not in ("teach", "solve"):
             return
         notebook = json.loads(self.path.read_text(encoding="utf-8"))
         if lint.execution_findings(notebook, self.path):

@@ -1,23 +1,28 @@
 """The exercises test themselves: right answers pass, in any kind of number, and each slip is told by its own hint. Then
-whatever else a reader may do, and the right answers that are not simply the library's."""
+whatever else a reader may do; what the right answers mean; and that lessons leave open what the solutions solve."""
 
+import ast
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
 import fsslib as fss
 from fsslib.methods import build_method
+from fsslib.paths import shipped
 from fsslib.teaching import exercises
 from tests.methods.contract import random_episode, random_images
 
 EXERCISES = dict(exercises.every())
 RIGHT = {name: exercise.function() for name, exercise in EXERCISES.items()}
 LOSSES = [name for name, exercise in EXERCISES.items() if exercise.gradients]
-COLLECTIONS = ("parts", "learners", "find_leaks")
+COLLECTIONS = ("at_work", "learners", "find_leaks")
 POOL = fss.masked_average_pooling
 
 
@@ -52,7 +57,7 @@ def test_each_slip_is_told_by_its_own_hint(name, hint):
     assert hint in refused(name, EXERCISES[name].function(hint))
 
 
-@pytest.mark.parametrize("name", sorted(EXERCISES.keys() - set(COLLECTIONS)))
+@pytest.mark.parametrize("name", EXERCISES.keys() - set(COLLECTIONS))
 def test_what_is_right_but_for_a_little_is_refused(name):
     assert refused(name, after(name, lambda found: 1.01 * found + 0.01))
 
@@ -63,7 +68,7 @@ def test_a_loss_without_a_gradient_is_refused(name):
         assert "gradient: no gradient comes back at all" in told or "logits are detached too" in told
 
 
-@pytest.mark.parametrize("name", ["masked_average_pooling", "vote", "way_targets", "contrast", "upright"])
+@pytest.mark.parametrize("name", ["prototype_of_shots", "vote", "way_targets", "contrast", "upright"])
 def test_a_change_in_place_is_told_and_makes_nothing_right(name, capsys):
     def spoiling(factor):
         def answer(*given):
@@ -78,32 +83,39 @@ def test_a_change_in_place_is_told_and_makes_nothing_right(name, capsys):
     assert " Your function also changed argument 1" in refused(name, spoiling(0))
 
 
+WIDER = lambda f, mask, width: F.max_pool2d((mask == 1).float(), 2 * width + 1, 1, width).long()  # noqa: E731
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "told"),
     [
-        ("masked_average_pooling", lambda f, mask: POOL(f, mask.clamp_(max=1)), "void (255) counts as foreground"),
         (
-            "background_prototype",
-            lambda f, mask: POOL(f, 1 - mask.masked_fill_(mask == 255, 0)),
-            "`mask == 0` does not. Your function also changed argument 2 in place",
+            "prototype_of_shots",
+            lambda f, m: RIGHT["prototype_of_shots"](f, m.clamp_(max=1)),
+            "void (255) counts as fore",
         ),
-        ("vote", lambda p: None, "golden votes 0 1 3 5 2: your function returned None. Is a return missing?"),
-        ("find_leaks", lambda *given: None, "your function returned None"),
+        (
+            "ring_prototype",
+            lambda f, m, width: POOL(f, WIDER(f, m, width) * (1 - m.masked_fill_(m == 255, 0))),
+            "`mask != 1` takes it in. Your function also changed argument 2 in place",
+        ),
+        ("vote", lambda p: print(end=""), "golden votes 0 1 3 5 2: your function returned None. Is a return missing?"),
+        ("find_leaks", lambda rows, *given: rows.sort(key=str), "your function returned None"),
         ("vote", lambda p: "many", "your function returned 'many', which is no array of numbers"),
         ("miou", lambda rows: [[1, 2], [3]], "no array of numbers"),
-        ("cosine_map", lambda f, p: fss.cosine_similarity_map(f, p)[:, None], "is (1, 1, 2, 2); expected (1, 2, 2)."),
+        ("cosine_maps", lambda f, p: RIGHT["cosine_maps"](f, p)[:, None], "is (1, 1, 2, 2, 2); expected (1, 2, 2, 2)."),
         ("way_targets", lambda y, n: RIGHT["way_targets"](y, n).transpose(0, 1), "the ways on the second axis"),
+        ("paired_interval", lambda a, b: (0, 1, 2), "expected (2,). Asked is (ours, baseline, scores by"),
         (
-            "flattering_scores",
-            lambda share: (share, share, 0),
-            "expected (2,). Asked is (share of the foreground)",
+            "cosine_maps",
+            lambda f, p: RIGHT["cosine_maps"](f, p) + math.nan,
+            "8 values are NaN (0 / 0?). Keep the denom",
         ),
-        ("restyle", lambda f, m, s, a: f + math.nan, "60 values are NaN (0 / 0?). Keep the denominator above zero."),
-        ("contrast_floor", lambda b, t: math.inf, "1 values are infinite"),
-        ("orthogonality", lambda m, e: 0 * m.sum(), "3 items: found 0, expected 0.548365. Hint: mean of |cos|"),
-        ("parts", lambda *given: "contrast", "unknown the text 'contrast'"),
+        ("price_of_confusion", lambda b, t: math.inf, "1 values are infinite"),
+        ("closest_pair", lambda m, e: 0 * m.sum(), "3 items: found 0, expected 0.869044. Hint: the largest |cos|"),
+        ("at_work", lambda *given: "written", "unknown the text 'written'"),
         ("learners", lambda *given: ["teacher"], "unknown teacher"),
-        ("towards_home", lambda f, m, a: f.mean(1), "Asked is (features [B, C, h, w], memory, alpha) -> features"),
+        ("towards_several", lambda f, *given: f.mean(1), "Asked is (features [B, C, h, w], memory, alpha, count)"),
         ("winning_probability", lambda ways: 0.5 if ways < 4 else 1 / 0, "ways: 2: one half is right for one way only"),
     ],
 )
@@ -117,9 +129,47 @@ def test_errors_of_the_readers_own_come_through_with_the_case():
     assert error.value.__notes__ == ["This came from your function, asked about: golden votes 0 1 3 5 2."]
 
 
+def stub(predictions):
+    """What a reader finds, but for this line."""
+    # predictions [B, K, H, W]
+    ...  # noqa: PIE790
+
+
+@pytest.mark.parametrize("untouched", [..., stub, lambda predictions: ..., lambda predictions: None])
+def test_what_is_not_answered_yet_is_open_and_no_failure(untouched, capsys):
+    check("vote", untouched)
+    check("one_shot_iou", untouched if untouched is ... else lambda answer, masks: ...)
+    assert capsys.readouterr().out.splitlines() == [
+        "exercise 10.4 is open (medium, 10 minutes)",
+        "exercise 85.2 is open (medium, 15 minutes)",
+    ]
+
+
+def test_progress_tells_what_is_solved_in_the_lessons_that_were_begun(monkeypatch, capsys):
+    monkeypatch.setattr(exercises, "SOLVED", {})
+    fss.exercises.progress()
+    assert capsys.readouterr().out == "No exercise was checked in this kernel yet.\n"
+    check("upright", ...)
+    check("vote", RIGHT["vote"])
+    check("ring_prototype", RIGHT["ring_prototype"])
+    assert refused("ring_prototype", EXERCISES["ring_prototype"].function(EXERCISES["ring_prototype"].slips()[0]))
+    capsys.readouterr()
+    fss.exercises.progress()
+    assert capsys.readouterr().out.splitlines() == [
+        "notebook 10: 1 of 4 exercises solved",
+        "  10.1 open    prototype_of_shots (medium, 15 minutes)",
+        "  10.2 open    upsampling_matrix (hard, 15 minutes)",
+        "  10.3 open    ring_prototype (medium, 15 minutes)",  # solved once, and wrong since
+        "  10.4 solved  vote (medium, 10 minutes)",
+        "notebook 85: 0 of 2 exercises solved",
+        "  85.1 open    upright (medium, 10 minutes)",
+        "  85.2 open    one_shot_iou (medium, 15 minutes)",
+    ]
+
+
 def test_every_exercise_has_a_name_of_its_own_and_says_what_it_asks():
     assert len(EXERCISES) == len(list(exercises.every())) == 34
-    assert set(dir(fss.exercises)) == {f"check_{name}" for name in EXERCISES}
+    assert set(dir(fss.exercises)) == {"progress", *(f"check_{name}" for name in EXERCISES)}
     assert fss.exercises.check_vote.__name__ == "check_vote"
     assert fss.exercises.check_vote.__doc__.startswith("Check your_function(predictions [B, K, H, W]")
     assert all(one.difficulty in ("easy", "medium", "hard") and 0 < one.minutes <= 20 for one in EXERCISES.values())
@@ -127,14 +177,63 @@ def test_every_exercise_has_a_name_of_its_own_and_says_what_it_asks():
         _ = fss.exercises.check_vot
 
 
-def test_the_counts_average_to_the_meters_miou_and_halving_is_what_a_loop_counts():
+def answers_in(path: Path) -> dict[str, tuple[ast.FunctionDef, str, str]]:
+    """Of each check in a notebook, in their order: the function it asks, as code and as text, and what was printed."""
+    found = {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "fss.exercises.check_" in (source := "".join(cell["source"])):
+            function, call, *_ = ast.parse(source).body
+            printed = "".join(line for output in cell["outputs"] for line in output["text"])
+            code = ast.get_source_segment(source, function)
+            found[call.value.func.attr.removeprefix("check_")] = function, code, printed
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(shipped("notebooks").glob("[0-8]*.ipynb")), ids=lambda path: path.stem[:2])
+def test_lessons_leave_open_what_the_solutions_solve(path):
+    asked = dict(exercises.every([int(path.stem[:2])]))
+    stubs, solved = answers_in(path), answers_in(path.parent / "solutions" / path.name)
+    assert list(stubs) == list(solved) == list(asked)
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    for name, one in asked.items():
+        (function, code, printed), (solution, answer, passed) = stubs[name], solved[name]
+        assert ast.unparse(function.body) == "..."
+        assert "    # return " in code
+        assert printed.startswith(f"exercise {one.number} is open ({one.difficulty}, {one.minutes} minutes)\n")
+        assert (function.name, ast.unparse(function.args)) == (solution.name, ast.unparse(solution.args))
+        assert passed.startswith(f"passed: {name} ")
+        assert not [cell for cell in cells if answer.partition("\n")[2] in cell]
+    assert f"0 of {len(asked)} exercises solved" in printed
+    assert f"{len(asked)} of {len(asked)} exercises solved" in passed
+
+
+def drawn(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_unions_as_weights_give_the_meters_miou():
     rows, meter = [(7, 3, 2, 1), (8, 0, 4, 2), (7, 1, 1, 5)], fss.FewShotMeter([7, 8])
     for c, tp, fp, fn in rows:
-        prediction, labels = torch.tensor([[1] * (tp + fp) + [0] * fn, [1] * tp + [0] * fp + [1] * fn])[:, None, None]
-        meter.update(prediction, labels, torch.tensor([[c]]))
-    assert RIGHT["miou"](rows) == pytest.approx(meter.compute().miou)
-    for ema in (0.3, 0.5, 0.95):
-        assert RIGHT["writes_until_halved"](ema) == next(n for n in range(100) if math.prod([ema] * n) <= 0.5)
+        maps = torch.tensor([[1] * (tp + fp) + [0] * fn, [1] * tp + [0] * fp + [1] * fn])[:, None, None]
+        meter.update(*maps, torch.tensor([[c]]))
+    kept = [(c, tp / (tp + fp + fn), tp + fp + fn) for c, tp, fp, fn in rows]
+    assert RIGHT["miou"](kept) == pytest.approx(meter.compute().miou)
+
+
+def test_one_restyling_does_what_two_do():
+    features, (first, second), (a, b) = drawn(3, 5, 6, 4), drawn(2, 2, 3, 5, seed=1) + 0.1, drawn(2, 3, seed=2)
+    twice = fss.restyle(fss.restyle(features, *first, a), *second, b)
+    once = fss.restyle(features, *RIGHT["restyle_twice"](first, a, second, b), a * b)
+    torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-4)
+
+
+def test_at_even_odds_the_loss_is_log_2_and_a_student_like_its_teacher_has_nothing_to_learn():
+    partner = RIGHT["even_cosine"](drawn(6), 0.1)
+    loss = F.cross_entropy(torch.cat([partner[None], drawn(6)]) / 0.1, torch.tensor(0))
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-5)
+    logits = drawn(2, 4, 3, 3).requires_grad_()
+    (slope,) = torch.autograd.grad(RIGHT["soft_distillation"](logits, logits.detach(), 3.0), logits)
+    assert slope.abs().max() < 1e-6
 
 
 def test_the_winning_probability_is_that_of_merge_ways():
@@ -145,34 +244,26 @@ def test_the_winning_probability_is_that_of_merge_ways():
             assert scores.argmax(1).item() == winner
 
 
-def test_the_floor_and_the_pushes_are_those_of_the_loss():
-    for images in (2, 5, 9):
-        eye = torch.eye(images, dtype=torch.float64)
-        found = fss.prototype_contrastive_loss(eye, eye, temperature=0.3)
-        assert RIGHT["contrast_floor"](images, 0.3) == pytest.approx(found.item())
-    cosines = torch.tensor([0.9, 0.1, -0.5, 0.3], requires_grad=True)
-    (push,) = torch.autograd.grad(torch.cat([torch.ones(1), cosines]).div(0.3).logsumexp(0), cosines)
-    torch.testing.assert_close(RIGHT["push_shares"](cosines.detach(), 0.3), push / push.sum())
-
-
-def test_the_assignment_is_that_of_the_library():
-    """One sample that belongs to one item moves this item alone, by the share the exercise computes."""
-    generator = torch.Generator().manual_seed(1)
-    items, samples = torch.rand(4, 12, generator=generator), torch.rand(3, 12, generator=generator)
-    memory = fss.MetaMemory(6, items=4, ema=0.9, temperature=0.2)
-    memory.store(*items.chunk(2, 1))
-    memory.store(*samples.chunk(2, 1))
-    share = RIGHT["assignment"](samples, items, memory.centre, 0.2)
-    weight = share.sum(0)[:, None]
-    expected = items + 0.1 * weight.clamp(max=1) * (share.T @ samples / weight - items)
-    torch.testing.assert_close(torch.cat([memory.mean, memory.std], 1).detach(), expected)
-
-
-@pytest.mark.parametrize(("contrast", "source", "target"), [case[1:] for case in EXERCISES["parts"].cases()])
-def test_the_parts_are_those_of_the_method(contrast, source, target):
+@pytest.mark.parametrize(("contrast", "source", "target"), [case[1:] for case in EXERCISES["at_work"].cases()])
+def test_at_work_is_what_the_method_does(contrast, source, target):
     rules = {"source": "lowest" if source else "none", "target": "highest" if target else "none"}
-    losses = build_method("rtd", contrast=contrast, **rules).losses(random_episode(batch=2))
-    assert set(losses) == RIGHT["parts"](contrast, source, target)
+    method, episode = build_method("rtd", contrast=contrast, **rules).train(), random_episode(batch=2)
+    shown, read = [], []
+    method.backbone.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
+    enhance = method.memory.enhance
+    method.memory.enhance = lambda *given: read.append(method.training) or enhance(*given)
+    for _ in range(2):  # what is read was written before
+        method.losses(episode)
+        method.after_step()
+    passes = sum(shown)
+    method.eval().predict(episode)
+    happened = {
+        "second pass": passes > 2 * 4,
+        "written": int(method.memory.filled) > 0,
+        "read in training": True in read,
+        "read in test": False in read,
+    }
+    assert {name for name, did in happened.items() if did} == RIGHT["at_work"](contrast, source, target)
 
 
 @pytest.mark.parametrize("adversary", ["none", "patch", "pixel"])
