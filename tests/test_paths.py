@@ -6,59 +6,45 @@ import pytest
 
 from fsslib import paths
 
-
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """fsslib as in a wheel: the package in site-packages, Python started in another folder."""
-    package = tmp_path / "site-packages" / "fsslib"
-    package.mkdir(parents=True)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.setattr(paths, "PACKAGE", package)
-    monkeypatch.chdir(elsewhere)
-    return package
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_checkout_is_its_own_root(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    root = paths.project_root()
-    assert root == Path(__file__).resolve().parents[1]
-    assert (root / "pyproject.toml").is_file()
-    assert paths.shipped("notebooks") == root / "notebooks"
-    assert paths.shipped("results") == root / "results"
+    assert paths.project_root() == ROOT
+    assert (ROOT / "pyproject.toml").is_file()
+    assert [paths.shipped(kind) for kind in ("notebooks", "results")] == [ROOT / "notebooks", ROOT / "results"]
 
 
-def test_an_installed_package_works_in_the_current_folder(installed):
-    assert paths.project_root() == installed.parents[1] / "elsewhere"
-    assert paths.shipped("data") == installed / "shipped" / "data"
+def test_an_installed_package_works_in_the_current_folder(tmp_path, monkeypatch):
+    """As from a wheel, with Python started in another folder; a stray project file in site-packages is no checkout."""
+    package = tmp_path / "site-packages" / "fsslib"
+    package.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(paths, "PACKAGE", package)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert paths.project_root() == tmp_path / "elsewhere"
+    assert paths.shipped("data") == package / "shipped" / "data"
+    for name, root in (("somebody-else", tmp_path / "elsewhere"), ("fsslib", package.parent)):
+        (package.parent / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n', encoding="utf-8")
+        assert paths.project_root() == root
 
 
-def test_a_stray_project_file_in_site_packages_is_no_checkout(installed):
-    (installed.parent / "pyproject.toml").write_text('[project]\nname = "somebody-else"\n', encoding="utf-8")
-    assert paths.project_root() == Path.cwd()
-    (installed.parent / "pyproject.toml").write_text('[project]\nname = "fsslib"\n', encoding="utf-8")
-    assert paths.project_root() == installed.parent
-
-
-@pytest.mark.parametrize("value", [None, ""])
-def test_the_data_folder_has_a_default(monkeypatch, value):
-    if value is None:
-        monkeypatch.delenv("FSSLIB_DATA", raising=False)
-    else:
-        monkeypatch.setenv("FSSLIB_DATA", value)
-    assert paths.data_root() == paths.project_root() / "data" / "downloads"
-
-
-def test_a_relative_data_folder_counts_from_the_project(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, ROOT / "data" / "downloads"),
+        ("", ROOT / "data" / "downloads"),
+        ("../sets", ROOT / "../sets"),
+        ("/some/sets", Path("/some/sets")),
+        ("~/sets", Path("/home/of/me/sets")),
+    ],
+)
+def test_the_data_folder_has_a_default_and_counts_from_the_project(monkeypatch, tmp_path, value, found):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FSSLIB_DATA", "../sets")
-    assert paths.data_root() == paths.project_root() / "../sets"
-
-
-def test_absolute_and_home_folders_are_taken_as_they_are(monkeypatch, tmp_path):
-    monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
-    assert paths.data_root() == tmp_path
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("FSSLIB_DATA", "~/sets")
-    assert paths.data_root() == tmp_path / "sets"
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, "/home/of/me")
+    monkeypatch.delenv("FSSLIB_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("FSSLIB_DATA", value)
+    assert paths.data_root() == found

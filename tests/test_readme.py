@@ -5,12 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fsslib import cli
 from fsslib.data.manifests import frozen
 from fsslib.reproduction import run as runner
-from fsslib.reproduction.config import parse
 from tests.data.voc_fixture import add_image, add_list
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,12 +37,7 @@ def test_every_run_command_is_accepted(monkeypatch, tmp_path):
         assert cli.main(shlex.split(line, comments=True)[1:]) == 0, line
     assert len(calls) == len(lines)
     from_file = [config for config in calls if config.fold == 2]
-    assert [(config.seed, config.targets) for config in from_file] == [(1, ("night", "sketch"))]
-
-
-def test_the_yaml_file_is_a_run():
-    config = parse(yaml.safe_load(blocks("yaml")[0]))
-    assert config.learning_rate == 1e-3
+    assert [(c.seed, c.targets, c.learning_rate) for c in from_file] == [(1, ("night", "sketch"), 1e-3)]
 
 
 def test_every_other_command_exists(capsys):
@@ -54,17 +47,16 @@ def test_every_other_command_exists(capsys):
     offered = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)[1].split(",")
     assert commands <= set(offered)
     makes = set(re.findall(r"make (tutorial|test|bench|gpu|lab|notebooks|reproduce|clean)\b", README))
-    assert all(
-        re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE) for target in makes
-    )
+    make_file = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in makes if not re.search(rf"^{target}:", make_file, re.MULTILINE)] == []
 
 
 def test_the_python_lines_run(capsys):
     (code,) = blocks("python")
     assert 'fss.Recipe.load("sg_one")' in code
-    code = code.replace('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)').replace(
-        "200", "10"
-    )
+    short = (('fss.Recipe.load("sg_one")', 'fss.Recipe.load("sg_one").with_changes(steps=2)'), ("200", "10"))
+    for long, few in short:
+        code = code.replace(long, few)
     exec(compile(code, "README.md", "exec"), {})
     assert 0 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
 

@@ -103,27 +103,21 @@ def make(table: Description, runs: Runs, beside: Runs = ()) -> Table:
 
 
 def cell(runs: Runs, asked: Selector) -> str:
-    """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval."""
+    """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval.
+
+    Of the runs themselves it is their number, that of their classes, or the seconds of the fastest, which tells most
+    about the method: without those records that have the `seconds` of their last part after an interruption alone.
+    """
+    if asked.show == "runs":
+        return str(len(chosen(runs, asked)))
     if asked.show:
-        return _shown(chosen(runs, asked), asked.show)
+        seconds = {r["seconds"] for r in chosen(runs, asked) if r["seconds"] >= r["training"]["seconds"]}
+        classes = {len(run["classes"]["test"]) for run in chosen(runs, asked)[:1]}
+        return f"{min(found):.0f}" if (found := classes if asked.show == "classes" else seconds) else "–"
     if not (found := list(numbers(runs, asked).values())):
         return "–"
     interval = student_interval(found)
     return f"{interval.mean:.1f}" + (f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.p is not None else "")
-
-
-def _shown(runs: Runs, what: str) -> str:
-    """Their number; that of their classes; the seconds of the fastest, which tells most about the method.
-
-    Earlier records of a run that was interrupted have the `seconds` of its last part, the training's are all: not of
-    those.
-    """
-    if what == "runs":
-        return str(len(runs))
-    found = [len(run["classes"]["test"]) for run in runs[:1]]
-    if what == "seconds":
-        found = [run["seconds"] for run in runs if run["seconds"] >= run["training"]["seconds"]]
-    return f"{min(found):.0f}" if found else "–"
 
 
 def _difference(runs: Runs, columns: Sequence[Selector], label: str, baseline: str) -> tuple[str, ...]:
@@ -157,33 +151,22 @@ def circumstances(runs: Runs) -> str:
     return f"{' and '.join(map(str, counts))} {asked} a run; {', '.join(devices)}; torch {', '.join(versions)}."
 
 
-_TEMPLATES = Environment(undefined=StrictUndefined)
-
-
 def _told(template: str, **names: Any) -> str:
     return _TEMPLATES.from_string(" ".join(template.split())).render(names)
 
 
-def _listed(table: Mapping[str, Any], things: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(_told(template, it=thing) for template in table["columns"].values()) for thing in things)
+_TEMPLATES = Environment(undefined=StrictUndefined)
+
+
+def _listed(table: Mapping[str, Any], things: Iterable[Any], **known: Any) -> Table:
+    """A table of things that are no runs, as `tables.yaml` describes it."""
+    rows = tuple(tuple(_told(template, it=thing) for template in table["columns"].values()) for thing in things)
+    title, note = (_told(table.get(name, ""), **known) for name in ("title", "note"))
+    return Table(title, tuple(table["columns"]), rows, note)
 
 
 def _lists() -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
-
-
-def bench() -> list[Table]:
-    """What `make bench` measured."""
-    found = json.loads((paths.shipped("results") / "bench.json").read_text(encoding="utf-8"))
-    return [
-        Table(
-            _told(table["title"], **found),
-            tuple(table["columns"]),
-            _listed(table, found[table["each"]]),
-            _told(table["note"], **found),
-        )
-        for table in _lists()["bench"]
-    ]
 
 
 def tables() -> dict[str, list[Table]]:
@@ -194,19 +177,16 @@ def tables() -> dict[str, list[Table]]:
     for name in (name for name in dict.fromkeys((*tested, *there)) if there.get(name)):
         if described := descriptions(Plan.load(name)):
             found[name] = [make(table, there[name], there.get(table.beside, ())) for table in described]
-    return found | ({"bench": bench()} if (folder / "bench.json").is_file() else {})
+    if (path := folder / "bench.json").is_file():  # what `make bench` measured
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        found["bench"] = [_listed(table, measured[table["each"]], **measured) for table in _lists()["bench"]]
+    return found
 
 
 def claims_table(paper: str | None = None) -> Table:
     """A row for each column of each test, of all papers or of one: the paper's figure, ours, and the verdict."""
-    rows = []
-    for claim in (claim for claim in load_claims() if paper in (None, claim.paper)):
-        for number, line in enumerate(judge(claim)):
-            said = ("", "") if number else (f"{claim.paper}: {claim.claim}", claim.says)
-            compared, where = (line.test.compared, f"{line.test.world}, {line.column}") if line.test else ("–", "–")
-            rows.append((*said, compared, where, str(line.interval or "–"), line.word))
-    head = ("claim", "the paper says", "compared here", "in", "here", "verdict")
-    return Table(_CLAIMS, head, tuple(rows), RULE)
+    claims = [claim for claim in load_claims() if paper in (None, claim.paper)]
+    return _listed(_lists()["claims"], (line for claim in claims for line in enumerate(judge(claim))), rule=RULE)
 
 
 def claims_summary() -> Table:
@@ -220,10 +200,7 @@ def claims_summary() -> Table:
     ]
     head = ("claim", "the paper says", *(f"here, {world}" for world in worlds))
     note = f"{RULE} † Chosen when the numbers were known: a question for new runs."
-    return Table(_CLAIMS, head, tuple(rows), note)
-
-
-_CLAIMS = "The papers' claims and what became of them"
+    return Table(_lists()["claims"]["title"], head, tuple(rows), note)
 
 
 def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
@@ -245,8 +222,8 @@ def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
 
 def listing(name: str, things: Iterable[Any]) -> str:
     """Things that are no runs as a Markdown table of `tables.yaml`."""
-    described = _lists()[name]
-    return "\n".join([_lines([described["columns"]]), described["under"], _lines(_listed(described, things))])
+    table = _lists()[name]
+    return "\n".join([_lines([table["columns"]]), table["under"], _lines(_listed(table, things).rows)])
 
 
 def parts() -> dict[str, str]:
