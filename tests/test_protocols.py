@@ -83,23 +83,26 @@ COCO_NAMES = {1: "person", 5: "airplane", 9: "boat"}
 """COCO-20i's fold 0 by category number, which of these three is the place in its list of 80 as well."""
 
 
-def draw_coco(root: Path) -> dict[str, list[tuple[int, tuple[int, int, int, int]]]]:
-    """Four images with seven overlapping objects each; returns those, (category, box), in the JSON's order."""
+def coco_objects() -> dict[str, list[tuple[int, tuple[int, int, int, int]]]]:
+    """Four images with seven overlapping objects each, (category, box), in the JSON's order."""
+    return {
+        f"COCO_val2014_{number:012d}": [(1 + 4 * (k % 3), box) for k, box in enumerate(boxes(100 + number, *shape, 7))]
+        for number, shape in enumerate(SHAPES[:4])
+    }
+
+
+def draw_coco(root: Path) -> None:
     (root / "coco" / "val2014").mkdir(parents=True)
     (root / "coco" / "annotations").mkdir()
     content = {"images": [], "annotations": [], "categories": [{"id": c, "name": n} for c, n in COCO_NAMES.items()]}
-    objects = {}
-    for number, (height, width) in enumerate(SHAPES[:4]):
-        name = f"COCO_val2014_{number:012d}"
-        objects[name] = [(1 + 4 * (k % 3), box) for k, box in enumerate(boxes(100 + number, height, width, 7))]
+    for number, ((name, objects), (height, width)) in enumerate(zip(coco_objects().items(), SHAPES)):
         picture(number, height, width).save(root / "coco" / "val2014" / f"{name}.jpg", format="PNG")
         content["images"].append({"id": number, "file_name": f"{name}.jpg", "height": height, "width": width})
-        for k, (category, (top, left, bottom, right)) in enumerate(objects[name]):
+        for k, (category, (top, left, bottom, right)) in enumerate(objects):
             outline = [left, top, right, top, right, bottom, left, bottom]
             entry = {"id": 10 * number + k, "image_id": number, "category_id": category, "segmentation": [outline]}
             content["annotations"].append(entry)
     (root / "coco" / "annotations" / "instances_val2014.json").write_text(json.dumps(content))
-    return objects
 
 
 FSS_CLASSES = ("abe's_flyingfish", "accordion")
@@ -161,10 +164,18 @@ def score_of(images, rows, protocol: str, scores: torch.Tensor) -> FewShotMeter:
     return evaluate(Recites(scores), questions, protocol, batch_size=3, keep_bytes=0)
 
 
-def counts_by_class(meter: FewShotMeter) -> tuple[list[int], list[int]]:
+def counts_by_class(meter: FewShotMeter, classes=CLASSES) -> tuple[list[int], list[int]]:
     """Intersections and unions of the classes, in their order."""
-    sums = [meter.ways[meter.ways[:, 1] == c, 2:].sum(0) for c in sorted(meter.class_ids)]
+    sums = [meter.ways[meter.ways[:, 1] == c, 2:].sum(0) for c in classes]
     return [int(s[0]) for s in sums], [int(s.sum()) for s in sums]
+
+
+def shown(images, rows, protocol="square") -> Episode:
+    return everything(EpisodeSet(images.under(PROTOCOLS[protocol]), EpisodeManifest(tuple(rows))))
+
+
+def prints(episode: Episode) -> tuple[int, int]:
+    return fingerprint(episode.query_labels), fingerprint(episode.support_masks == 1)
 
 
 @pytest.fixture(scope="module")
@@ -174,49 +185,51 @@ def voc(tmp_path_factory) -> tuple[PascalVOC, dict[str, np.ndarray]]:
     return PascalVOC(root, size=SIZE), maps
 
 
+@pytest.fixture
+def coco(tmp_path) -> Coco:
+    pytest.importorskip("pycocotools")
+    draw_coco(tmp_path)
+    return Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache")
+
+
 # HSNet
 
 
+def hold_hsnets(images, rows, classes, counts, ratios, golden) -> None:
+    """Intersections and unions of `classes`, mIoU and FB-IoU in per cent, the prints of truth and masks are HSNet's."""
+    meter = score_of(images, rows, "hsnet", answers(len(rows)))
+    assert counts_by_class(meter, classes) == counts
+    score, own = meter.compute(), shown(images, rows)
+    assert (100 * score.miou, 100 * score.fb_iou) == pytest.approx(ratios, rel=1e-6)
+    assert prints(shown(images, rows, "hsnet")) == golden
+    assert all(found != theirs for found, theirs in zip(prints(own), golden))
+    assert torch.equal(shown(images.under(PROTOCOLS["hsnet"]), rows).query_labels, own.query_labels)
+
+
 def test_hsnets_truth_masks_and_counts_on_pascal(voc):
-    images, maps = voc
-    rows = hsnet_pascal(pairs_in(maps), fold=0, shots=2, episodes=40).rows
+    rows = hsnet_pascal(pairs_in(voc[1]), fold=0, shots=2, episodes=40).rows
     assert (rows[2].query, rows[2].classes, rows[2].supports) == ("2007_000001", (1,), (("2007_000005",) * 2,))
-    meter = score_of(images, rows, "hsnet", answers(40))
-    assert counts_by_class(meter) == ([2580, 2541, 1786, 2174, 3270], [22986, 25573, 19802, 19957, 26287])
-    score = meter.compute()
-    assert (100 * score.miou, 100 * score.fb_iou) == pytest.approx((10.702560424804688, 28.72820281982422), rel=1e-6)
-    episode = everything(EpisodeSet(images.under(PROTOCOLS["hsnet"]), EpisodeManifest(rows)))
-    assert fingerprint(episode.query_labels) == 304644261
-    assert fingerprint(episode.support_masks == 1) == 6559589
-    ours = everything(EpisodeSet(images, EpisodeManifest(rows)))
-    assert fingerprint(ours.query_labels) != 304644261
-    assert fingerprint(ours.support_masks == 1) != 6559589
+    counts = [2580, 2541, 1786, 2174, 3270], [22986, 25573, 19802, 19957, 26287]
+    hold_hsnets(voc[0], rows, CLASSES, counts, (10.702560424804688, 28.72820281982422), (304644261, 6559589))
 
 
-def test_hsnets_truth_masks_and_counts_on_coco(tmp_path):
-    pytest.importorskip("pycocotools")
-    draw_coco(tmp_path)
-    images = Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache")
-    names, classes = images.ids, [class_id(name) for name in COCO_NAMES.values()]
+def test_hsnets_truth_masks_and_counts_on_coco(coco):
+    names, classes = coco.ids, [class_id(name) for name in COCO_NAMES.values()]
     rows = [EpisodeRow(names[n % 4], (classes[n % 3],), ((names[(n + 1 + n // 4) % 4],),)) for n in range(12)]
-    meter = score_of(images, rows, "hsnet", answers(12))
-    order = [sorted(classes).index(c) for c in classes]
-    found = [[counts[place] for place in order] for counts in counts_by_class(meter)]
-    assert found == [[3078, 1563, 1939], [13706, 12232, 12644]]
-    score = meter.compute()
-    assert (100 * score.miou, 100 * score.fb_iou) == pytest.approx((16.856870651245117, 30.635435104370117), rel=1e-6)
-    episode = everything(EpisodeSet(images.under(PROTOCOLS["hsnet"]), EpisodeManifest(tuple(rows))))
-    assert fingerprint(episode.query_labels) == 1661242
-    assert fingerprint(episode.support_masks) == 1535793
-    back = images.under(PROTOCOLS["hsnet"]).under(PROTOCOLS["square"])
-    again = everything(EpisodeSet(back, EpisodeManifest(tuple(rows))))
-    assert torch.equal(again.query_labels, everything(EpisodeSet(images, EpisodeManifest(tuple(rows)))).query_labels)
+    counts = [3078, 1563, 1939], [13706, 12232, 12644]
+    hold_hsnets(coco, rows, classes, counts, (16.856870651245117, 30.635435104370117), (1661242, 1535793))
 
 
-def test_the_painting_order_is_the_protocols_with_label_maps_of_its_own(tmp_path):
-    pytest.importorskip("pycocotools")
-    objects = draw_coco(tmp_path)
-    smaller = Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache").cached(tmp_path / "pixels")
+def test_hsnets_truth_masks_and_counts_on_fss_1000(tmp_path):
+    draw_fss(tmp_path)
+    images, test = Fss1000(tmp_path, part="test", size=SIZE), class_ids("test")
+    rows = [EpisodeRow(f"{c}/{k}", (test[c],), ((f"{c}/{k % 3 + 1}",),)) for c in FSS_CLASSES for k in (1, 2, 3)]
+    counts, classes = ([1341, 1367], [9322, 9351]), [test[c] for c in FSS_CLASSES]
+    hold_hsnets(images, rows, classes, counts, (14.50204086303711, 29.975431442260742), (675326, 673412))
+
+
+def test_the_painting_order_is_the_protocols_with_label_maps_of_its_own(coco, tmp_path):
+    smaller, objects = coco.cached(tmp_path / "pixels"), coco_objects()
     later = smaller.under(PROTOCOLS["hsnet"])
     assert smaller.label_maps != later.label_maps
     ids = {category: class_id(name) for category, name in COCO_NAMES.items()}
@@ -236,10 +249,7 @@ def test_the_painting_order_is_the_protocols_with_label_maps_of_its_own(tmp_path
         paint(Picture("a.jpg", 2, 3), {}, "first")
 
 
-def test_a_joined_set_has_cocos_painting_order_by_the_protocol_too(voc, tmp_path):
-    pytest.importorskip("pycocotools")
-    draw_coco(tmp_path)
-    coco = Coco(tmp_path, part="val2014", size=SIZE, cache=tmp_path / "cache")
+def test_a_joined_set_has_cocos_painting_order_by_the_protocol_too(voc, coco):
     both = joined((voc[0], coco), name="both", domain="photo").without_classes((2,))
     seen, image_id = both.under(PROTOCOLS["hsnet"]), f"coco/{coco.ids[0]}"
     assert (seen.fit, seen.contents, seen.under(PROTOCOLS["hsnet"])) == ("corner", both.contents, seen)
@@ -255,18 +265,6 @@ def test_crowds_are_void_here_and_objects_in_hsnets_order():
     found = Picture("a.jpg", 2, 3, [crowd])
     assert paint(found, {7: 9}).tolist() == [[0, VOID, VOID], [VOID, VOID, 0]]
     assert paint(found, {7: 9}, "later").tolist() == [[0, 9, 9], [9, 9, 0]]
-
-
-def test_hsnets_truth_masks_and_counts_on_fss_1000(tmp_path):
-    draw_fss(tmp_path)
-    images, test = Fss1000(tmp_path, part="test", size=SIZE), class_ids("test")
-    rows = [EpisodeRow(f"{c}/{k}", (test[c],), ((f"{c}/{k % 3 + 1}",),)) for c in FSS_CLASSES for k in (1, 2, 3)]
-    meter = score_of(images, rows, "hsnet", answers(6))
-    assert counts_by_class(meter) == ([1341, 1367], [9322, 9351])
-    score = meter.compute()
-    assert (100 * score.miou, 100 * score.fb_iou) == pytest.approx((14.50204086303711, 29.975431442260742), rel=1e-6)
-    episode = everything(EpisodeSet(images.under(PROTOCOLS["hsnet"]), EpisodeManifest(tuple(rows))))
-    assert (fingerprint(episode.query_labels), fingerprint(episode.support_masks)) == (675326, 673412)
 
 
 def test_original_sizes_are_hsnets_with_its_option_for_them(voc):
@@ -291,8 +289,8 @@ def test_original_sizes_are_hsnets_with_its_option_for_them(voc):
 def test_square_is_panets_resizing_and_its_score_of_one_way(voc):
     images, maps = PascalVOC(voc[0].folder.parents[1], size=PANETS), voc[1]
     rows, scores = panet_rows(maps, ways=1), answers(22, size=(PANETS, PANETS))
-    episode = everything(EpisodeSet(images, EpisodeManifest(tuple(rows))))
-    assert (fingerprint(episode.query_labels), fingerprint(episode.support_masks == 1)) == (134052087, 1809292)
+    episode = shown(images, rows)
+    assert prints(episode) == (134052087, 1809292)
     means = [255 * episode.query_images[k].mean().item() for k in range(3)]
     assert means == pytest.approx([127.7770061728395, 127.7770061728395, 127.76073816872427], abs=0.02)
     score = score_of(images, rows, "square", scores).compute()
@@ -310,8 +308,7 @@ def test_panets_score_of_two_ways_leaves_out_what_is_said_of_absent_ones(voc):
     ious = (0.08554226942052011, 0.09041988246123345, 0.055487484684053914, 0.09401127746451488, 0.10107933506657213)
     assert score.per_class == pytest.approx(dict(zip(CLASSES, ious)), rel=1e-12)
     assert (score.miou, score.fb_iou) == pytest.approx((0.0853080498193789, 0.19994550438615266), rel=1e-12)
-    episode = everything(EpisodeSet(images, EpisodeManifest(tuple(rows))))
-    assert (~episode.presence).sum() == 14
+    assert (~shown(images, rows).presence).sum() == 14
     other = score_of(images, rows, "square", scores)
     assert torch.equal(other.ways, meter.ways)
     assert torch.equal(other.binary, meter.binary)
@@ -356,8 +353,7 @@ def pfenet_questions() -> tuple[EpisodeRow, ...]:
 
 
 def test_pfenets_inputs_keep_their_aspect_above_black_and_void(voc):
-    images, _ = voc
-    episode = everything(EpisodeSet(images.under(PROTOCOLS["pfenet"]), EpisodeManifest(pfenet_questions())))
+    episode = shown(voc[0], pfenet_questions(), "pfenet")
     assert [fingerprint(labels) for labels in episode.query_labels] == [
         *(64238281, 63864985, 9939522, 46307352, 62041431, 101389114, 45817224, 62044687, 64249666),
     ]
@@ -405,7 +401,7 @@ def test_toy_is_the_score_of_the_drawn_labels():
     pictures = {c: [f"c{c}-{number:06d}" for number in range(4)] for c in (1001, 1002)}
     rows = sample_rows(pictures, tuple(pictures), 5)
     said, truth = answers(5).argmax(1), everything(EpisodeSet(world, EpisodeManifest(tuple(rows)))).query_labels
-    inter, union = counts_by_class(score_of(world, rows, "toy", answers(5)))
+    inter, union = counts_by_class(score_of(world, rows, "toy", answers(5)), pictures)
     for place, c in enumerate(pictures):
         own = torch.tensor([row.classes == (c,) for row in rows])
         assert inter[place] == ((said == 1) & (truth == 1))[own].sum()
