@@ -18,6 +18,7 @@ from fsslib.episodes import (
     EpisodeRow,
     EpisodeSet,
     EpisodeStream,
+    LabelledImages,
     ManifestError,
     class_schedule,
     sample_rows,
@@ -26,27 +27,31 @@ from fsslib.reproduction.config import RunConfig
 
 
 def blank(batch=2, ways=1, shots=1, size=4, **changes):
-    parts = {
-        "support_images": torch.zeros(batch, ways, shots, 3, size, size),
-        "support_masks": torch.zeros(batch, ways, shots, size, size, dtype=torch.int64),
-        "query_images": torch.zeros(batch, 3, size, size),
-        "query_labels": torch.zeros(batch, size, size, dtype=torch.int64),
-        "class_ids": torch.zeros(batch, ways, dtype=torch.int64),
+    shapes = {
+        "support_images": (batch, ways, shots, 3, size, size),
+        "support_masks": (batch, ways, shots, size, size),
+        "query_images": (batch, 3, size, size),
+        "query_labels": (batch, size, size),
+        "class_ids": (batch, ways),
     }
-    return Episode(**parts | changes)
+    kinds = {name: torch.float32 if "images" in name else torch.int64 for name in shapes}
+    return Episode(**{name: torch.zeros(shape, dtype=kinds[name]) for name, shape in shapes.items()} | changes)
 
 
-def test_presence_and_slices():
+def test_presence_slices_and_moves():
     labels = torch.zeros(2, 4, 4, dtype=torch.int64)
     labels[0, 0, 0], labels[1, 1] = 2, VOID
-    episode = blank(ways=2, query_labels=labels, query_originals=(labels[0], labels[1]))
+    episode = blank(ways=2, query_labels=labels, query_originals=(labels[0], labels[1]), domain="photo")
     assert episode.presence.tolist() == [[False, True], [False, False]]
-    second = episode[1:2]
-    assert len(second) == 1
+    second = episode[1:2].to("cpu")
+    assert (len(second), len(second.query_originals), second.domain) == (1, 1, "photo")
     assert torch.equal(second.query_labels, labels[1:2])
-    assert len(second.query_originals) == 1
-    with pytest.raises(TypeError, match="slice"):
-        episode[0]
+    assert second.query_class_map is None
+    images = LabelledImages(episode.query_images, labels, "photo")[1:]
+    assert torch.equal(images.labels, labels[1:])
+    for batch in (episode, images):
+        with pytest.raises(TypeError, match="slice"):
+            batch[0]
 
 
 def test_shapes_and_values_are_checked():
@@ -58,12 +63,6 @@ def test_shapes_and_values_are_checked():
     with pytest.raises(ValueError, match="query_images spans"):
         blank(query_images=torch.full((2, 3, 4, 4), 1.5)).check_values()
     assert blank().check_values().ways == 1
-
-
-def test_moving_keeps_everything_else():
-    moved = blank(domain="photo").to("cpu")
-    assert moved.domain == "photo"
-    assert moved.query_class_map is None
 
 
 POOL = {c: [f"image{c}{i}" for i in range(c + 4)] + ["shared"] for c in range(6)}
@@ -110,21 +109,23 @@ def test_classes_lead_equally_often(episodes, ways, seed):
 
 
 def test_too_few_images_or_classes():
-    with pytest.raises(ValueError, match="Class 3 has 2 images; 2-shot episodes need 3"):
-        sample_rows({3: ["a", "b"]}, [3], 1, shots=2)
-    with pytest.raises(ValueError, match="at least 2 classes; 1"):
-        sample_rows({3: ["a", "b"]}, [3], 1, ways=2)
-    with pytest.raises(ValueError, match="no query without them"):
-        sample_rows({3: ["a", "b"]}, [3], 1, presence_probability=0.0)
+    for options, said in (
+        ({"shots": 2}, "Class 3 has 2 images; 2-shot episodes need 3"),
+        ({"ways": 2}, "at least 2 classes; 1"),
+        ({"presence_probability": 0.0}, "no query without them"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            sample_rows({3: ["a", "b"]}, [3], 1, **options)
 
 
 def test_rows_refuse_a_query_among_its_supports_and_repeats():
-    with pytest.raises(ValueError, match="own supports"):
-        EpisodeRow("a", (1,), (("a",),))
-    with pytest.raises(ValueError, match="repeated"):
-        EpisodeRow("q", (1,), (("a", "a"),))
-    with pytest.raises(ValueError, match="1 classes but supports for 2"):
-        EpisodeRow("q", (1,), (("a",), ("b",)))
+    for query, supports, said in (
+        ("a", (("a",),), "own supports"),
+        ("q", (("a", "a"),), "repeated"),
+        ("q", (("a",), ("b",)), "1 classes but supports for 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            EpisodeRow(query, (1,), supports)
 
 
 def test_manifest_round_trip(tmp_path):
@@ -156,20 +157,18 @@ def test_damaged_manifests_name_the_line(tmp_path):
     path = tmp_path / "m.txt"
     EpisodeManifest(tuple(sample_rows(POOL, range(6), 9))).save(path)
     text = path.read_text()
-    path.write_text(text.replace("image", "imagf", 1))
-    with pytest.raises(ManifestError, match="edited or cut"):
-        EpisodeManifest.load(path)
-    path.write_text("".join(text.splitlines(keepends=True)[:-1]))
-    with pytest.raises(ManifestError, match="edited or cut"):
-        EpisodeManifest.load(path)
-    path.write_text(text[: text.rindex("\t")])
-    with pytest.raises(ManifestError, match="line 11"):
-        EpisodeManifest.load(path)
-    path.write_text("hello")
-    with pytest.raises(ManifestError, match="first line"):
-        EpisodeManifest.load(path)
-    with pytest.raises(ValueError, match="cannot stand in a manifest"):
-        EpisodeManifest((EpisodeRow("a;b", (1,), (("c",),)),)).save(path)
+    for spoilt, said in (
+        (text.replace("image", "imagf", 1), r"edited or cut.* Restore it, or sample"),
+        ("".join(text.splitlines(keepends=True)[:-1]), "edited or cut"),
+        (text[: text.rindex("\t")], "line 11"),
+        ("hello", "first line"),
+    ):
+        path.write_text(spoilt)
+        with pytest.raises(ManifestError, match=said):
+            EpisodeManifest.load(path)
+    for query, support in (("a;b", "c"), ("q", ""), ("q", "#c")):
+        with pytest.raises(ValueError, match=r"Image id '(a;b||#c)' cannot stand in a manifest"):
+            EpisodeManifest((EpisodeRow(query, (1,), ((support,),)),)).save(path)
 
 
 def test_stream_and_set_are_functions_of_their_position():
