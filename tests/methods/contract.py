@@ -4,24 +4,32 @@
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import torch
 
 from fsslib.blocks.pooling import masked_average_pooling
 from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.episodes import VOID, Episode, LabelledImages
-from fsslib.methods import METHODS, build_method
-from fsslib.methods.base import Method
+from fsslib.methods import METHODS, build_method, method_class
+from fsslib.methods.base import BinaryMethod, Method
 from fsslib.training.recipe import Recipe
 
 DEVICE = os.environ.get("FSSLIB_TEST_DEVICE", "cpu")
 
 
-def small_method(name: str) -> Method:
+def small_method(name: str, **options: Any) -> Method:
     torch.manual_seed(0)
-    return build_method(name).to(DEVICE)
+    return build_method(name, **options).to(DEVICE)
+
+
+def without_memory(name: str, **options: Any) -> Method:
+    """On the meta device: it has shapes, but neither numbers nor costs."""
+    with torch.device("meta"):
+        return build_method(name, **options)
 
 
 def random_episode(*, batch=2, ways=1, shots=1, height=32, width=32, seed=0) -> Episode:
@@ -58,6 +66,9 @@ SEGMENTERS = ["pixda"]
 
 SPLIT = sorted(set(METHODS) - set(SEGMENTERS))
 """Methods that encode and decode episodes, so that evaluation may keep what was encoded."""
+
+BINARY = [name for name in SPLIT if issubclass(method_class(name), BinaryMethod)]
+"""Methods that answer each way against the rest."""
 
 EPISODIC = [*SPLIT, "tests.methods.contract:OnlyForward"]
 ALL_METHODS = [*EPISODIC, *SEGMENTERS]
@@ -97,6 +108,27 @@ def without_labels(batch: Episode | LabelledImages) -> Episode | LabelledImages:
     if isinstance(batch, LabelledImages):
         return replace(batch, labels=torch.zeros_like(batch.labels))
     return replace(batch, query_labels=torch.zeros_like(batch.query_labels), query_class_map=None)
+
+
+def only(episode: Episode, *, ways: Sequence[int] | None = None, shots: Sequence[int] | None = None) -> Episode:
+    """These ways and shots, in this order, as an episode; labels stay."""
+    ways = range(episode.ways) if ways is None else ways
+    shots = range(episode.support_masks.shape[2]) if shots is None else shots
+    return replace(
+        episode,
+        support_images=episode.support_images[:, list(ways)][:, :, list(shots)],
+        support_masks=episode.support_masks[:, list(ways)][:, :, list(shots)],
+        class_ids=episode.class_ids[:, list(ways)],
+    )
+
+
+def with_masks(episode: Episode, old: int, new: int) -> Episode:
+    """The episode with another value in its support masks."""
+    return replace(episode, support_masks=torch.where(episode.support_masks == old, new, episode.support_masks))
+
+
+def optimizers_of(method: Method, rate: float = 0.01) -> dict[str, torch.optim.Optimizer]:
+    return {name: torch.optim.SGD(groups, lr=rate) for name, groups in method.parameter_groups().items()}
 
 
 def by_heart(method: Method, episode: Episode, recipe: Recipe, steps: int) -> tuple[dict[str, list[float]], float]:

@@ -1,4 +1,4 @@
-"""PANet: the paper's network by its numbers, the alignment loss by hand, and what void may not do. 10 s."""
+"""PANet: the alignment loss by hand, and what void may not do. 3 s. What all methods do: test_contract.py."""
 
 from dataclasses import replace
 
@@ -6,45 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from fsslib.blocks.backbones import build_backbone
 from fsslib.episodes import VOID, Episode
 from fsslib.methods.panet import PANet
 from fsslib.methods.prototype import PrototypeNetwork
-from fsslib.training.recipe import Recipe
-from tests.methods.contract import random_episode
+from tests.methods.contract import random_episode, small_method
 
 
 def tiny(**options) -> PANet:
-    torch.manual_seed(0)
-    return PANet(build_backbone("tiny"), **options)
-
-
-# The paper's network
-
-
-def test_the_network_on_vgg16_is_the_papers():
-    """14,714,688 parameters, all of them learn; the map is dense, wide of view and of both signs."""
-    method = PANet(build_backbone("vgg16"))
-    assert sum(p.numel() for p in method.parameters() if p.requires_grad) == 14_714_688
-    last = method.backbone.network.block5
-    assert [m.dilation for m in last if isinstance(m, nn.Conv2d)] == [(2, 2)] * 3
-    assert isinstance(last[-1], nn.Conv2d)
-    assert method.features(torch.rand(1, 3, 33, 33)).min() < 0
-    assert method.to("meta").features(torch.rand(1, 3, 417, 417, device="meta")).shape == (1, 512, 53, 53)
-    again = PANet(method.backbone)  # a backbone that ends so already is left alone
-    assert len(again.backbone.network.block5) == 5
-
-
-def test_the_learning_rates_of_the_release():
-    """30,000 steps at a rate that falls to a tenth after each ten thousand."""
-    recipe, method = Recipe.load("panet_paper"), tiny()
-    assert [phase.steps for phase in recipe.phases] == [10_000] * 3
-    for number, rate in enumerate((1e-3, 1e-4, 1e-5)):
-        (group,) = recipe.optimizers_of(number, method)["segmenter"].param_groups
-        assert (group["lr"], group["momentum"], group["weight_decay"]) == pytest.approx((rate, 0.9, 5e-4))
-        assert recipe.phases[number].schedule.factor(9_999, 10_000) == 1
+    return small_method("panet", **options)
 
 
 def test_the_answer_is_the_prototype_networks():
@@ -153,11 +123,3 @@ def test_void_of_query_and_support_is_in_no_prototype_and_no_loss():
     assert torch.equal(tiny()._alignment(support, query, coarse, episode), before)
     nothing = replace(episode, support_masks=torch.full_like(episode.support_masks, VOID))
     assert tiny()._alignment(support, query, coarse, nothing) == 0
-
-
-def test_alignment_is_learnt():
-    """One episode by heart in 25 steps: both losses fall below a third."""
-    method, episode = tiny().train(), random_episode()
-    optimizers = Recipe.load("panet").optimizers_of(0, method)
-    values = [method.training_step(episode, optimizers) for _ in range(25)]
-    assert all(values[-1][name] < values[0][name] / 3 for name in ("segmentation", "alignment"))

@@ -1,6 +1,7 @@
 """PixDA: the three phases of its step, who is frozen when, the selection of source images, the teacher. About 15 s."""
 
 import copy
+from itertools import count
 
 import pytest
 import torch
@@ -8,12 +9,11 @@ import torch
 from fsslib.blocks.adversarial import focal_loss, pixadv_loss
 from fsslib.data.streams import ImageStream, PairStream, ahead
 from fsslib.episodes import VOID, LabelledImages
-from fsslib.methods import build_method
 from fsslib.methods.base import TrainingDiverged
 from fsslib.training.checkpoint import load_checkpoint
 from fsslib.training.fit import fit
 from fsslib.training.recipe import Recipe
-from tests.methods.contract import random_images
+from tests.methods.contract import optimizers_of, random_images, small_method
 
 CLASSES = 5
 
@@ -43,13 +43,8 @@ def pairs(sources=12, targets=3, batch_size=2, **target_size) -> PairStream:
 
 
 def pixda(**options):
-    torch.manual_seed(0)
     defaults = {"num_classes": CLASSES, "source_images": 12, "discriminator_width": 4}
-    return build_method("pixda", **(defaults | options)).train()
-
-
-def optimizers_of(method, rate=0.01):
-    return {name: torch.optim.SGD(groups, lr=rate) for name, groups in method.parameter_groups().items()}
+    return small_method("pixda", **(defaults | options)).train()
 
 
 def moved(method, before) -> set[str]:
@@ -77,18 +72,16 @@ def test_a_rung_trains_its_own_networks_and_no_other(options, learns):
 
 
 def test_fooling_leaves_no_gradient_on_the_discriminator_nor_telling_apart_on_the_segmenter():
-    method, batch = pixda(select=False, adversarial_weight=1000.0), pairs().batch(0)
-    seen = {}
-    hold = {name: torch.optim.SGD(groups, lr=0.0) for name, groups in method.parameter_groups().items()}
-    method.training_step(batch, hold)
-    seen["strong"] = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
-    weak = pixda(select=False, adversarial_weight=0.0)
-    weak.training_step(batch, {name: torch.optim.SGD(g, lr=0.0) for name, g in weak.parameter_groups().items()})
-    for name, p in weak.named_parameters():
-        if name.startswith("pixel_discriminator"):
-            torch.testing.assert_close(p.grad, seen["strong"][name])
+    batch, gradients = pairs().batch(0), []
+    for weight in (1000.0, 0.0):
+        method = pixda(select=False, adversarial_weight=weight)
+        method.training_step(batch, optimizers_of(method, 0.0))
+        gradients.append({n: p.grad for n, p in method.named_parameters() if p.grad is not None})
+    strong, weak = gradients
+    for name in (name for name in weak if name.startswith("pixel_discriminator")):
+        torch.testing.assert_close(weak[name], strong[name])
     head = "segmenter.head.branches.0.weight"
-    assert not torch.allclose(dict(weak.named_parameters())[head].grad, seen["strong"][head])
+    assert not torch.allclose(weak[head], strong[head])
 
 
 def test_the_segmenters_gradient_without_an_adversary_is_that_of_the_two_focal_losses():
@@ -165,140 +158,129 @@ def test_nan_moves_nothing():
     assert moved(method, before) == set()
 
 
-class TestSelection:
-    @staticmethod
-    def judged(method, scores):
-        """The method with given scores in place of the discriminator's."""
-        method.selection_scores = lambda stream, positions, step=0: torch.tensor([scores[i] for i in positions])
-        return method
+# Selection
 
-    def test_kept_sets_are_nested_and_the_threshold_grows(self):
-        method, stream = self.judged(pixda(), [0.1 * i for i in range(12)]), pairs()
-        kept = []
-        for step in range(6 + 4 + 1):
-            method.draw_batch(stream, step)
-            kept.append(set(method.kept.nonzero().flatten().tolist()))
+
+def judged(scores, **options):
+    """A method with given scores in place of the discriminator's."""
+    method = pixda(**options)
+    method.selection_scores = lambda stream, positions, step=0: torch.tensor([scores[i] for i in positions])
+    return method
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
         # 12 images are 6 steps; above 0.4 are 7 images, 3 steps; above 0.8 are 3, one step; above 1.2 none: the end.
-        assert kept[:6] == [set(range(12))] * 6
-        assert kept[6:9] == [set(range(5, 12))] * 3
-        assert kept[9] == {9, 10, 11}
-        assert kept[10] == set(range(12))
-        assert not method.selecting
-
-    def test_batches_hold_kept_images_only(self):
-        method, stream = self.judged(pixda(), [0.0] * 6 + [0.5] * 6), pairs()
-        for step in range(9):
-            source, _ = method.draw_batch(stream, step)
-            if step >= 6:
-                late = torch.cat([stream.source.source.images([str(i)]).images for i in range(6, 12)])
-                assert all((image == late).flatten(1).all(1).any() for image in source.images)
-
-    def test_when_it_ends_the_adversary_rests(self):
-        method, stream = self.judged(pixda(), [0.0] * 12), pairs()
-        optimizers = optimizers_of(method)
-        values = [method.training_step(method.draw_batch(stream, step), optimizers) for step in range(8)]
-        assert all("adversarial" in v for v in values[:6])
-        assert all("adversarial" not in v for v in values[6:])
-
-    def test_a_stream_of_one_domain_selects_nothing(self):
-        method, stream = self.judged(pixda(), [0.0] * 12), pairs()
-        for step in range(8):
-            assert torch.equal(method.draw_batch(stream.source, step).images, stream.source.batch(step).images)
-        assert (int(method.passes), bool(method.selecting)) == (0, True)
-
-    def test_batches_made_ahead_are_selected_alike(self):
-        scores, stream = [0.1 * i for i in range(12)], pairs()
-        plain, threaded = self.judged(pixda(), scores), self.judged(pixda(), scores)
-        with ahead({"both": stream}, 2, 10) as (streams, _):
-            for step in range(11):
-                found, expected = threaded.draw_batch(streams["both"], step), plain.draw_batch(stream, step)
-                assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected))
-        assert not plain.selecting
-
-    def test_with_exactly_a_batch_left_it_goes_on(self):
-        method, stream = self.judged(pixda(), [0.0] * 10 + [9.0] * 2), pairs()
-        for step in range(7):
-            method.draw_batch(stream, step)
-        assert (method.kept.nonzero().flatten().tolist(), bool(method.selecting)) == ([10, 11], True)
-
-    def test_all_are_looked_at_in_order_each_time_beside_other_targets(self):
-        stream = pairs(targets=30)
-        shown = list(stream.side_by_side(range(11, -1, -1), 5))
-        assert [len(source) for source, _ in shown] == [8, 4]
-        images = stream.source.source.images(map(str, range(11, -1, -1))).images
-        assert torch.equal(torch.cat([source.images for source, _ in shown]), images)
-        for (_, target), step in zip(shown, (5, 5 + 8)):
-            assert torch.equal(target.images, stream.target.batch(step).images)
-
-    def test_the_real_scores_flip_with_the_domains(self):
-        method, stream = pixda(stylise=False), pairs()
-        scores = method.selection_scores(stream, list(range(12)))
-        assert scores.shape == (12,)
-        with torch.no_grad():
-            method.image_discriminator[-1].weight.neg_()
-            method.image_discriminator[-1].bias.neg_()
-        flipped = method.selection_scores(stream, list(range(12)))
-        assert torch.equal(scores.argsort(), flipped.argsort(descending=True))
-
-    def test_scoring_changes_no_state(self):
-        method, stream = pixda(), pairs()
-        before = copy.deepcopy(method.state_dict())
-        method.selection_scores(stream, [3, 1])
-        assert method.training
-        assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+        ([0.1 * i for i in range(12)], [range(12)] * 6 + [range(5, 12)] * 3 + [range(9, 12)] + [range(12)]),
+        ([0.0] * 6 + [0.5] * 6, [range(12)] * 6 + [range(6, 12)] * 3),
+        ([0.0] * 10 + [9.0] * 2, [range(12)] * 6 + [range(10, 12)]),  # exactly a batch left: it goes on
+        ([0.0] * 12, [range(12)] * 8),
+    ],
+)
+def test_kept_sets_are_nested_the_threshold_grows_and_the_adversary_rests_after_the_end(scores, kept):
+    method, stream = judged(scores), pairs()
+    for step, expected in enumerate(kept):
+        source, _ = batch = method.draw_batch(stream, step)
+        assert method.kept.nonzero().flatten().tolist() == list(expected)
+        ended = step >= 6 and len(expected) == 12
+        assert bool(method.selecting) is not ended
+        allowed = stream.source.source.images(map(str, expected)).images
+        assert all((image == allowed).flatten(1).all(1).any() for image in source.images)
+        if step in (0, len(kept) - 1):
+            assert ("adversarial" in method.training_step(batch, optimizers_of(method))) is not ended
 
 
-class TestDistillation:
-    def test_the_teacher_is_the_segmenter_before_fine_tuning_and_never_moves(self):
-        method = pixda(distillation=True)
-        optimizers = optimizers_of(method)
-        assert "distillation" not in method.losses(random_images(classes=CLASSES))
-        method.training_step(pairs().batch(0), optimizers)
-        before = copy.deepcopy(method.segmenter.state_dict())
-        values = method.training_step(random_images(classes=CLASSES), optimizers)
-        assert values["distillation"] > 0
-        method.training_step(random_images(classes=CLASSES, seed=1), optimizers)
-        assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
-        assert not method.teacher.training
-        assert method.training
+def test_a_stream_of_one_domain_selects_nothing():
+    method, stream = judged([0.0] * 12), pairs()
+    for step in range(8):
+        assert torch.equal(method.draw_batch(stream.source, step).images, stream.source.batch(step).images)
+    assert (int(method.passes), bool(method.selecting)) == (0, True)
 
-    def test_without_it_there_is_none(self):
-        method = pixda()
-        values = method.training_step(random_images(classes=CLASSES), optimizers_of(method))
-        assert set(values) == {"segmentation"}
-        assert not any(name.startswith("teacher") for name in method.state_dict())
+
+def test_batches_made_ahead_are_selected_alike():
+    scores, stream = [0.1 * i for i in range(12)], pairs()
+    plain, threaded = judged(scores), judged(scores)
+    with ahead({"both": stream}, 2, 10) as (streams, _):
+        for step in range(11):
+            found, expected = threaded.draw_batch(streams["both"], step), plain.draw_batch(stream, step)
+            assert all(torch.equal(a.images, b.images) for a, b in zip(found, expected))
+    assert not plain.selecting
+
+
+def test_all_are_looked_at_in_order_each_time_beside_other_targets():
+    stream = pairs(targets=30)
+    shown = list(stream.side_by_side(range(11, -1, -1), 5))
+    assert [len(source) for source, _ in shown] == [8, 4]
+    images = stream.source.source.images(map(str, range(11, -1, -1))).images
+    assert torch.equal(torch.cat([source.images for source, _ in shown]), images)
+    for (_, target), step in zip(shown, (5, 5 + 8)):
+        assert torch.equal(target.images, stream.target.batch(step).images)
+
+
+def test_the_real_scores_flip_with_the_domains_and_scoring_changes_no_state():
+    method, stream = pixda(stylise=False), pairs()
+    before = copy.deepcopy(method.state_dict())
+    scores = method.selection_scores(stream, list(range(12)))
+    assert scores.shape == (12,)
+    assert method.training
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    with torch.no_grad():
+        method.image_discriminator[-1].weight.neg_()
+        method.image_discriminator[-1].bias.neg_()
+    flipped = method.selection_scores(stream, list(range(12)))
+    assert torch.equal(scores.argsort(), flipped.argsort(descending=True))
+
+
+# Distillation, resuming, fine-tuning
+
+
+def test_the_teacher_is_the_segmenter_before_fine_tuning_and_never_moves():
+    method = pixda(distillation=True)
+    optimizers = optimizers_of(method)
+    assert "distillation" not in method.losses(random_images(classes=CLASSES))
+    method.training_step(pairs().batch(0), optimizers)
+    before = copy.deepcopy(method.segmenter.state_dict())
+    values = method.training_step(random_images(classes=CLASSES), optimizers)
+    assert values["distillation"] > 0
+    method.training_step(random_images(classes=CLASSES, seed=1), optimizers)
+    assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
+    assert not method.teacher.training
+    assert method.training
+    without = pixda()
+    assert set(without.training_step(random_images(classes=CLASSES), optimizers_of(without))) == {"segmentation"}
+    assert not any(name.startswith("teacher") for name in without.state_dict())
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7], ids=["first pass", "second pass", "fine-tuning"])
-def test_resume_is_bit_identical_in_each_phase(tmp_path, monkeypatch, stop):
+def test_resume_is_bit_identical_in_each_phase(tmp_path, stop):
     recipe = Recipe.load("pixda_fine_tuning").with_changes(steps=8)
     assert [phase.steps for phase in recipe.phases] == [6, 2]
-    options = {"distillation": True, "threshold": 0.0001, "source_images": 6}
 
-    def training(path, method, interrupted=False):
-        stream = pairs(sources=6)
-        data = {"both": stream, "source": stream.source, "target": stream.target}
-        if interrupted:
-            count = iter(range(100))
-            step = method.training_step
-            monkeypatch.setattr(method, "training_step", lambda *a: cut(next(count), step, *a))
-        return fit(method, recipe, data, checkpoint=path, checkpoint_every=1, progress=False)
+    def training(file, stop=None):
+        method, stream = pixda(distillation=True, threshold=0.0001, source_images=6), pairs(sources=6)
+        data, steps, step = (
+            {"both": stream, "source": stream.source, "target": stream.target},
+            count(),
+            method.training_step,
+        )
 
-    def cut(number, step, *arguments):
-        if number == stop:
-            raise KeyboardInterrupt
-        return step(*arguments)
+        def until_stopped(*arguments):
+            if next(steps) == stop:
+                raise KeyboardInterrupt
+            return step(*arguments)
 
-    whole = pixda(**options)
-    training(tmp_path / "whole.pt", whole)
+        method.training_step = until_stopped
+        history = fit(method, recipe, data, checkpoint=tmp_path / file, checkpoint_every=1, progress=False)
+        return history, method.state_dict()
+
+    _, whole = training("whole.pt")
     with pytest.raises(KeyboardInterrupt):
-        training(tmp_path / "parts.pt", pixda(**options), interrupted=True)
+        training("parts.pt", stop)
     assert load_checkpoint(tmp_path / "parts.pt")["phase"] == (1 if stop >= 6 else 0)
-    resumed = pixda(**options)
-    history = training(tmp_path / "parts.pt", resumed)
+    history, resumed = training("parts.pt")
     assert len(history.rows) == 8
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_the_control_for_fine_tuning_moves_statistics_and_no_weight():
@@ -318,11 +300,6 @@ def test_the_head_learns_faster_than_the_backbone_when_told():
     optimizer = Recipe.load("pixda_source_only").optimizers_of(0, method)["segmenter"]
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates["head"] == pytest.approx(10 * rates["backbone"])
-
-
-def test_an_unknown_adversary_is_refused():
-    with pytest.raises(ValueError, match="adversary is one of none, patch, pixel; found 'pixels'"):
-        pixda(adversary="pixels")
 
 
 def test_an_empty_source_is_refused():
