@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -107,54 +108,51 @@ def segment(
     queries = {name: path for name, path in found.pictures.items() if path.resolve() not in shown}
     if not queries:
         raise DataError(f"{query} holds only pictures of the support: there is nothing to segment.")
-    supports = _Supports(masks_of, size, choose)
+    supports, thumbs, understood = _supports(masks_of, size, choose)
     if progress:
-        print("\n".join(supports.understood), flush=True)
+        print("\n".join(understood), flush=True)
     if out.resolve() in {path.parent for path in (*shown, *(path.resolve() for path in found.pictures.values()))}:
         raise DataError(f"{out} holds pictures or masks that are read. Give another folder, so that nothing is lost.")
     method, expected = (method, []) if isinstance(method, Method) else _build(method, backbone, weights)
+    sheet, masks, overlays, damaged = out / "contact_sheet.png", {}, {}, {}
+    on_sheet, at_top = list(queries)[:: -(-len(queries) // SHEET_PICTURES)], thumbs[:6]
     try:
         out.mkdir(parents=True, exist_ok=True)
+        _draw_sheet(thumbs, out / "masks_understood.png")
+        with evaluating(method, device):
+            encoded = _encoded(method, supports)
+            overlap = _overlap(method, encoded, supports)
+            for name, path in tqdm(queries.items(), "segmenting", unit="picture", leave=False, disable=not progress):
+                try:
+                    picture = read_picture(path)
+                except DataError as error:
+                    damaged[name] = str(error)
+                    continue
+                marked = _answer(method, encoded, resize_image(picture, size), picture.shape[1:])
+                masks[name], overlays[name] = (out / f"{name}_{what}.png" for what in ("mask", "overlay"))
+                Image.fromarray(255 * marked.numpy().astype(np.uint8)).save(masks[name])
+                (overlay := _overlay(picture, marked)).save(overlays[name])
+                if name in on_sheet:
+                    at_top.append(_Thumb(overlay, path.name if marked.any() else f"{path.name}: nothing found"))
+        if not masks:
+            raise DataError("\n".join(["None of the pictures can be read.", *list(damaged.values())[:10]]))
+        _draw_sheet(at_top, sheet)
     except OSError as error:
-        raise DataError(f"The folder {out} cannot be made ({error.strerror}). Give another one.") from error
+        where = error.filename or out
+        raise DataError(f"{where} cannot be written ({error.strerror}). Make room, or give another folder.") from error
 
-    _draw_sheet(supports.thumbs, out / "masks_understood.png")
-
-    with evaluating(method, device):
-        encoded = supports.encode(method)
-        overlap = supports.overlap(method, encoded)
-        masks, overlays, thumbs, damaged = {}, {}, [], {}
-        on_sheet = list(queries)[:: -(-len(queries) // SHEET_PICTURES)]
-        for name, path in tqdm(queries.items(), "segmenting", unit="picture", leave=False, disable=not progress):
-            try:
-                picture = read_picture(path)
-            except DataError as error:
-                damaged[name] = str(error)
-                continue
-            marked = _answer(method, encoded, picture, size)
-            masks[name] = _save(Image.fromarray(255 * marked.numpy().astype(np.uint8)), out / f"{name}_mask.png")
-            overlay = _overlay(picture, marked)
-            overlays[name] = _save(overlay, out / f"{name}_overlay.png")
-            if name in on_sheet:
-                title = path.name if marked.any() else f"{path.name}: nothing found"
-                thumbs.append((_thumb(overlay), title, False))
-    if not masks:
-        raise DataError("\n".join(["None of the pictures can be read.", *list(damaged.values())[:10]]))
-    sheet = out / "contact_sheet.png"
-    _draw_sheet([*supports.thumbs[:6], *thumbs], sheet)
-
-    notes, met = [*supports.understood, *found.remarks, *expected], f"met with an IoU of {overlap:.0%}"
+    notes, met = [*understood, *found.remarks, *expected], f"met with an IoU of {overlap:.0%}"
     notes.append(
         f"In the picture that was shown its own mask is {met}: expect less elsewhere."
-        if len(masks_of) == 1
-        else f"A check on the {len(masks_of)} pictures that were shown: answered from the others alone, each one's own "
+        if len(supports) == 1
+        else f"A check on the {len(supports)} pictures that were shown: answered from the others alone, each one's own "
         f"mask is {met} in the mean."
     )
     if left := [path.name for name, path in found.pictures.items() if name not in queries]:
         notes.append(f"Not segmented, for they were shown: {some(left)}.")
-    if len(thumbs) < len(masks):
-        notes.append(f"The contact sheet shows {len(thumbs)} of the {len(masks)} pictures.")
-    return Segmentation(masks, overlays, sheet, overlap, damaged, supports.understood, tuple(notes))
+    if (drawn := len(on_sheet) - len(damaged.keys() & {*on_sheet})) < len(masks):
+        notes.append(f"The contact sheet shows {drawn} of the {len(masks)} pictures.")
+    return Segmentation(masks, overlays, sheet, overlap, damaged, understood, tuple(notes))
 
 
 def imagenet_weights() -> tuple[str, Path] | None:
@@ -170,64 +168,68 @@ def imagenet_weights() -> tuple[str, Path] | None:
     return None
 
 
-class _Supports:
-    """The pictures that are shown and what their masks mark; pictures are read anew when needed, for they are large.
+class _Support(NamedTuple):
+    """A picture that is shown, at the network's size: `whole`, and from `close` by, where it is `marked`; its mask."""
 
-    `understood` says how the masks were read, `thumbs` show it. Raises DataError when there are none, or when one shows
-    nothing, or too little at `size`.
+    whole: UInt8[Tensor, "3 S S"]
+    close: UInt8[Tensor, "3 S S"]
+    marked: UInt8[Tensor, "S S"]
+    labels: UInt8[Tensor, "H W"]
+
+
+def _supports(
+    masks_of: Mapping[Path, list[Path]], size: int, choose: Choice
+) -> tuple[list[_Support], list["_Thumb"], tuple[str, ...]]:
+    """The pictures that are shown, how they look with their masks, and how these were read.
+
+    Raises DataError when there are none, or when one shows nothing, or too little at `size`.
     """
-
-    def __init__(self, masks_of: Mapping[Path, list[Path]], size: int, choose: Choice):
-        if not masks_of:
-            raise DataError("No support is given. Show at least one picture with a mask of the object.")
-        self.size, self.masks, self.thumbs = size, {}, []
-        understood, remarks = [], []
-        for path, files in masks_of.items():
-            self.masks[path] = mask = read_drawn_mask(files, path, choose)
-            picture = read_picture(path)
-            if not (mask.labels == 1).any():
-                said = " ".join(remark for remark in mask.remarks if "is empty" not in remark)
-                raise DataError(f"{files[0]} is empty. Mark the object in {path.name} anew. {said}".rstrip())
-            _, labels = _from_close_by(picture, mask.labels, size)
-            if _pixels_left(labels, size) < CELL_OF_GRID**2:
-                raise DataError(
-                    f"{files[0]} leaves next to nothing of the object at {size} pixels, even from close by. Ask for a "
-                    f"larger size, or show a picture in which it is larger than in {path.name}."
-                )
-            understood.append((some([file.name for file in files], 1), mask))
-            remarks += mask.remarks
-            if labels.shape != mask.labels.shape:
-                remarks.append(
-                    f"The object in {path.name} is small, and shown to the network from close by. Where it is as small "
-                    "in other pictures, ask for a larger size."
-                )
-            self.thumbs.append((_thumb(_overlay(picture, mask.labels)), f"shown: {path.name}", True))
-        self.understood = (*describe_masks(understood), *remarks)
-
-    def encode(self, method: Method) -> dict[str, Tensor]:
-        """What the method keeps of the supports, with the axes [1 episode, 1 way, K shots]."""
-        device, parts = next(method.parameters()).device, []
-        for path, mask in self.masks.items():
-            picture, labels = _from_close_by(read_picture(path), mask.labels, self.size)
-            small, marked = resize_image(picture, self.size)[None] / 255, resize_labels(labels, self.size)[None].long()
-            with torch.inference_mode():
-                parts.append(method.encode(small.to(device), marked.to(device)))
-        return {key: torch.cat([part[key] for part in parts])[None, None] for key in parts[0]}
-
-    def overlap(self, method: Method, encoded: Mapping[str, Tensor]) -> float:
-        """Mean IoU with the masks, void left out, each picture answered from the others, or from itself if alone."""
-        scores, shots = [], torch.arange(len(self.masks))
-        for k, (path, mask) in enumerate(self.masks.items()):
-            others = shots[shots != k] if len(shots) > 1 else shots
-            part = {key: value[:, :, others] for key, value in encoded.items()}
-            marked = _answer(method, part, read_picture(path), self.size) & (mask.labels != VOID)
-            truth = mask.labels == 1
-            scores.append((marked & truth).sum().item() / (marked | truth).sum().item())
-        return sum(scores) / len(scores)
+    if not masks_of:
+        raise DataError("No support is given. Show at least one picture with a mask of the object.")
+    supports, thumbs, understood, remarks = [], [], [], []
+    for path, files in masks_of.items():
+        mask, picture = read_drawn_mask(files, path, choose), read_picture(path)
+        if not (mask.labels == 1).any():
+            said = " ".join(remark for remark in mask.remarks if "is empty" not in remark)
+            raise DataError(f"{files[0]} is empty. Mark the object in {path.name} anew. {said}".rstrip())
+        close, labels = _from_close_by(picture, mask.labels, size)
+        marked = resize_labels(labels, size)
+        if (marked == 1).sum() < CELL_OF_GRID**2:
+            raise DataError(
+                f"{files[0]} leaves next to nothing of the object at {size} pixels, even from close by. Ask for a "
+                f"larger size, or show a picture in which it is larger than in {path.name}."
+            )
+        understood.append((some([file.name for file in files], 1), mask))
+        remarks += mask.remarks
+        if labels.shape != mask.labels.shape:
+            remarks.append(
+                f"The object in {path.name} is small, and shown to the network from close by. Where it is as small in "
+                "other pictures, ask for a larger size."
+            )
+        supports.append(_Support(resize_image(picture, size), resize_image(close, size), marked, mask.labels))
+        thumbs.append(_Thumb(_overlay(picture, mask.labels), f"shown: {path.name}", True))
+    return supports, thumbs, (*describe_masks(understood), *remarks)
 
 
-def _pixels_left(labels: UInt8[Tensor, "H W"], size: int) -> int:
-    return int((resize_labels(labels, size) == 1).sum())
+def _encoded(method: Method, supports: Sequence[_Support]) -> dict[str, Tensor]:
+    """What the method keeps of the supports, with the axes [1 episode, 1 way, K shots]."""
+    device, parts = next(method.parameters()).device, []
+    for one in supports:
+        with torch.inference_mode():
+            parts.append(method.encode(one.close[None].to(device) / 255, one.marked[None].long().to(device)))
+    return {key: torch.cat([part[key] for part in parts])[None, None] for key in parts[0]}
+
+
+def _overlap(method: Method, encoded: Mapping[str, Tensor], supports: Sequence[_Support]) -> float:
+    """Mean IoU with the masks, void left out, each picture answered from the others, or from itself if alone."""
+    scores, shots = [], torch.arange(len(supports))
+    for k, one in enumerate(supports):
+        others = shots[shots != k] if len(shots) > 1 else shots
+        part = {key: value[:, :, others] for key, value in encoded.items()}
+        marked = _answer(method, part, one.whole, one.labels.shape) & (one.labels != VOID)
+        truth = one.labels == 1
+        scores.append((marked & truth).sum().item() / (marked | truth).sum().item())
+    return sum(scores) / len(scores)
 
 
 def _from_close_by(
@@ -237,7 +239,7 @@ def _from_close_by(
 
     There a disc as thick as the object fills five cells.
     """
-    if _pixels_left(labels, size) >= FEW_CELLS * CELL_OF_GRID**2:
+    if (resize_labels(labels, size) == 1).sum() >= FEW_CELLS * CELL_OF_GRID**2:
         return picture, labels
     depth = distance_transform_edt(np.pad((labels == 1).numpy(), 1))[1:-1, 1:-1]
     row, column = np.unravel_index(depth.argmax(), depth.shape)
@@ -300,12 +302,12 @@ def _expectation(backbone: str, weights: WeightsRecord) -> list[str]:
 
 @torch.inference_mode()
 def _answer(
-    method: Method, encoded: Mapping[str, Tensor], picture: UInt8[Tensor, "3 H W"], size: int
+    method: Method, encoded: Mapping[str, Tensor], picture: UInt8[Tensor, "3 S S"], shape: Sequence[int]
 ) -> Bool[Tensor, "H W"]:
-    """Where the object is in a picture: scores at the network's size, decided at the picture's."""
-    small = resize_image(picture, size)[None].to(next(method.parameters()).device) / 255
+    """Where the object is in a picture: scores at the network's size, decided at the picture's own `shape`."""
+    small = picture[None].to(next(method.parameters()).device) / 255
     scores = method.decode(encoded, method.encode(small)).float()
-    rest, way = F.interpolate(scores, picture.shape[1:], mode="bilinear", align_corners=False)[0]
+    rest, way = F.interpolate(scores, tuple(shape), mode="bilinear", align_corners=False)[0]
     return (way > rest).cpu()
 
 
@@ -328,16 +330,18 @@ def _overlay(picture: UInt8[Tensor, "3 H W"], labels: Shaped[Tensor, "H W"]) -> 
     return drawn
 
 
-def _thumb(overlay: Image.Image) -> Image.Image:
-    thumb = overlay.copy()
-    thumb.thumbnail((CELL, CELL))
-    return thumb
+class _Thumb:
+    """A small overlay with a title, framed when it was shown."""
+
+    def __init__(self, overlay: Image.Image, title: str, framed: bool = False):
+        self.picture, self.title, self.framed = overlay.copy(), title, framed
+        self.picture.thumbnail((CELL, CELL))
 
 
-def _draw_sheet(thumbs: Sequence[tuple[Image.Image, str, bool]], path: Path) -> None:
-    """Small overlays with titles, framed when they were shown, row by row in one PNG, cells as high as the highest."""
-    bottom, font, cells = max(picture.height for picture, *_ in thumbs) + 8, ImageFont.load_default(15), []
-    for picture, title, framed in thumbs:
+def _draw_sheet(thumbs: Sequence[_Thumb], path: Path) -> None:
+    """All of them row by row in one PNG, cells as high as the highest picture."""
+    bottom, font, cells = max(thumb.picture.height for thumb in thumbs) + 8, ImageFont.load_default(15), []
+    for picture, title, framed in ((thumb.picture, thumb.title, thumb.framed) for thumb in thumbs):
         cell = Image.new("RGB", (CELL + 16, bottom + 34), "white")
         draw = ImageDraw.Draw(cell)
         left, top = (cell.width - picture.width) // 2, bottom - picture.height
@@ -349,15 +353,3 @@ def _draw_sheet(thumbs: Sequence[tuple[Image.Image, str, bool]], path: Path) -> 
         draw.text((cell.width // 2, bottom + 9), title, CRIMSON if framed else "black", font, anchor="ma")
         cells.append(cell)
     draw_sheet(cells, path)
-
-
-def _save(image: Image.Image, path: Path) -> Path:
-    """Write a PNG whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        image.save(temporary, "PNG")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error.strerror}). Make room, or give another folder.") from error
-    return path

@@ -134,7 +134,7 @@ REFUSED = {
     "nothing of the object at 16 pixels.* Ask for a larger size": lambda r: {"mask": saved(DOT, r / "dot.png")},
     "alone holds only pictures of the support": lambda r: {"query": alone(r), "picture": alone(r) / "0.jpg"},
     "no does not exist": lambda r: {"query": r / "no"},
-    "cannot be made.* Give another one": lambda r: {"out": saved(DOT, r / "file.png")},
+    "cannot be written.* or give another folder": lambda r: {"out": saved(DOT, r / "file.png")},
     "photos holds .* Give another folder, so that nothing is lost": lambda r: {"out": r / "photos"},
     "drawn holds .* Give another folder, so that nothing is lost": lambda r: {"out": r / "drawn"},
     "has to be trained first: pass the trained": lambda r: {"method": "sg_one"},
