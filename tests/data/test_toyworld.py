@@ -1,9 +1,12 @@
 """The toy world: the same picture for the same name, whatever the batch, the size or the device; scenes as promised."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from fsslib.data import open_task
 from fsslib.data.toyworld import (
@@ -18,6 +21,7 @@ from fsslib.data.toyworld import (
     fold_classes,
 )
 from fsslib.data.toyworld.classes import SILHOUETTE_OF, TEXTURE_OF
+from fsslib.data.toyworld.domains import blur
 from fsslib.data.toyworld.noise import clouds, uniform
 from fsslib.data.toyworld.surfaces import SILHOUETTES, TEXTURES
 
@@ -64,10 +68,38 @@ def test_domains_share_scenes_and_differ_in_looks():
 
 
 def test_pictures_are_frozen():
-    """The mean of some pixels, so that an edit which moves every scene cannot pass unseen: results/ depends on them."""
-    images, maps = ToyWorld(size=32).images(IDS)
+    """Means, so that an edit which moves every scene or alters a look cannot pass unseen: results/ depends on them."""
+    _, maps = ToyWorld(size=32).images(IDS)
     assert maps.sum().item() == 9845717
-    assert images.mean().item() == pytest.approx(0.37407, abs=1e-4)
+    for domain, (brightness, step) in FROZEN.items():
+        images, _ = ToyWorld(domain, size=32).images(IDS)
+        assert images.mean().item() == pytest.approx(brightness, abs=1e-4)
+        assert images.diff(dim=-1).abs().mean().item() == pytest.approx(step, abs=1e-4)
+
+
+FROZEN = {
+    "photo": (0.37407, 0.09337),
+    "underwater": (0.34926, 0.04515),
+    "night": (0.14845, 0.07458),
+    "sketch": (0.80942, 0.12720),
+    "fog": (0.56042, 0.06395),
+}
+"""Brightness, and the step from a pixel to the next, which tells how sharp and how noisy a look is."""
+
+
+@pytest.mark.parametrize("beyond_edges", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(32, 64), (64, 64)])
+def test_blur_is_a_gaussian_of_the_same_width_at_every_size(height, width, beyond_edges):
+    images, deviation = torch.rand(2, 3, height, width), 1.2 * height / 64
+    radius = math.ceil(3 * deviation) if beyond_edges else int(4 * deviation)
+
+    def gaussian(values):
+        mode = "nearest" if beyond_edges else "constant"
+        return gaussian_filter(values.double().numpy(), deviation, mode=mode, radius=radius, axes=(2, 3))
+
+    expected = gaussian(images) / gaussian(torch.ones_like(images))
+    found = blur(images, 1.2, beyond_edges=beyond_edges)
+    torch.testing.assert_close(found, torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
 
 
 @settings(deadline=None, max_examples=15)
