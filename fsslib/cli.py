@@ -15,11 +15,11 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_mod
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, CliVariadicArg, SettingsError
 
 from fsslib.files import DataError
-from fsslib.reproduction import plans, result
+from fsslib.reproduction import result
 from fsslib.reproduction.config import ConfigError, RunConfig, explain, load, parse, suggestion
 from fsslib.reproduction.result import RunError
 
-# What takes seconds to import, as torch and papermill do, is imported where it is used: `fsslib --help` needs neither.
+# What takes its time to import, as torch and papermill do, is imported where it is used: `fsslib --help` needs neither.
 
 # The fields of RunConfig with their types and defaults, without its checks: those are for all parameters together,
 # after the flags have been laid over a YAML file.
@@ -42,6 +42,8 @@ class Run(RunFlags):
     wait: bool = Field(False, description="Wait where another process is at this run; with --index that is so.")
 
     def cli_cmd(self) -> None:
+        from fsslib.reproduction import plans
+
         given = {name: getattr(self, name) for name in RunConfig.model_fields if name in self.model_fields_set}
         if given.get("output"):
             given["output"] = str(Path(given["output"]).absolute())
@@ -79,6 +81,8 @@ class Reproduce(BaseModel):
     dry_run: bool = Field(False, description="Show what is done, what would run and how long that takes, and stop.")
 
     def cli_cmd(self) -> None:
+        from fsslib.reproduction import plans
+
         plan = plans.Plan.load(self.plan)
         print(plans.forecast(plan, jobs=self.jobs or 1), flush=True)
         if self.dry_run:

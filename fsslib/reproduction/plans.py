@@ -31,7 +31,7 @@ import yaml
 from fsslib import paths
 from fsslib.files import write_atomically
 from fsslib.reproduction import scheduler
-from fsslib.reproduction.config import ConfigError, RunConfig, parse
+from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
 from fsslib.reproduction.environment import choose_device, cpu_cores
 from fsslib.reproduction.result import FILE, read_result
 
@@ -59,8 +59,8 @@ class Plan:
         path = known.get(str(name), Path(name))
         if not path.is_file():
             raise ConfigError(f"no plan {str(name)!r}: give a YAML file, or one of {', '.join(known)}")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or set(content) | {"tables"} != {"name", "runs", "tables"}:
+        content = load(path)
+        if content.keys() | {"tables"} != {"name", "runs", "tables"}:
             raise ConfigError(f"{path}: a plan has the entries name and runs, and may have tables")
         runs, folders = [], {}
         for matrix in content["runs"]:

@@ -1,5 +1,5 @@
 """What the records of runs say: reading `result.json`, and choosing numbers out of many. Light: nothing here imports
-torch. `record.py` writes them.
+torch. `Experiment.record` writes them.
 """
 
 import json
