@@ -242,8 +242,8 @@ def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
 
 def _numbers(values: Shaped[np.ndarray, "H W"], file: Path, remarks: list[str]) -> _Map:
     """Numbers of any kind, with NaN, -1, and 255 beside VOC's numbers as void."""
-    plain = {"b": np.uint8, "f": np.promote_types(values.dtype, np.float32)}
-    values = values.astype(plain.get(values.dtype.kind, values.dtype.newbyteorder("=")), copy=False)
+    plain = {"b": np.uint8, "f": np.float64}.get(values.dtype.kind, values.dtype.newbyteorder("="))
+    values = values.astype(plain, copy=False)
     void = ~np.isfinite(values)
     present = np.unique(values[~void])
     if (below := present[present < 0]).size > 1 or (below < -1).any():

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped
-from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import label, maximum, maximum_filter, minimum_filter
+from scipy.ndimage import label, laplace, maximum, maximum_filter, minimum_filter
 
 from fsslib.data.decode import DataError
 
@@ -32,9 +31,6 @@ numbers with their rim at least 0.08, but for the worst JPEG and the widest blur
 SPOT = 20
 """A spot of so many pixels, so many levels of 255 above the background and nowhere half bright, may have been meant."""
 
-MOST_WINDOWS = 100_000
-"""So many surroundings of pixels are looked at; of more, every so many."""
-
 Values = Shaped[np.ndarray, "H W"]
 Pixels = Bool[np.ndarray, "H W"]
 
@@ -51,9 +47,9 @@ def _steps(values: Values) -> tuple[Bool[np.ndarray, "H w"], Bool[np.ndarray, "h
     return values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
 
 
-def plain(values: Values) -> Pixels:
+def plain(values: Values, side: int = PLAIN) -> Pixels:
     """Pixels around which all are equal."""
-    return maximum_filter(values, PLAIN) == minimum_filter(values, PLAIN)
+    return maximum_filter(values, side) == minimum_filter(values, side)
 
 
 def is_drawn(dark: Pixels, bright: Pixels, values: Values) -> bool:
@@ -74,19 +70,10 @@ def is_label_map(codes: Values, seen: Values, distinct: int) -> bool:
         far = (dark & ~maximum_filter(bright, 2 * FAR + 1)).any()
         if not far and ((bright & (seen < peak)).any() or not is_drawn(dark, bright, codes)):
             return False
-    around, step = _windows(seen, ~calm, 3)
-    graded = (around.min((1, 2)) < around[:, 1, 1]) & (around[:, 1, 1] < around.max((1, 2)))
+    graded = ~calm & (minimum_filter(seen, 3) < seen) & (seen < maximum_filter(seen, 3))
     across, down = (np.pad(steps, pad) for steps, pad in zip(_steps(codes), (((0, 0), (1, 1)), ((1, 1), (0, 0)))))
     border = across[:, 1:] | across[:, :-1] | down[1:] | down[:-1]
-    return bool(graded.sum() * step <= GRADED * border.sum())
-
-
-def _windows(values: Values, where: Pixels, side: int) -> tuple[Shaped[np.ndarray, "n side side"], int]:
-    """The surroundings of the pixels that are wanted, or of every so many of them where there are many."""
-    rows, columns = np.nonzero(where)
-    step = 1 + len(rows) // MOST_WINDOWS
-    padded = np.pad(values, side // 2, mode="edge")
-    return sliding_window_view(padded, (side, side))[rows[::step], columns[::step]], step
+    return bool(graded.sum() <= GRADED * border.sum())
 
 
 def middle_of_two_tones(seen: Values, distinct: int, file: Path) -> tuple[float, int]:
@@ -100,11 +87,8 @@ def middle_of_two_tones(seen: Values, distinct: int, file: Path) -> tuple[float,
     calm = still(level)
     peak = level[calm & (level >= 128)].max(initial=0) or 255  # borders in a JPEG are brighter than what they bound
     level = np.minimum(np.arange(256) * (255 / peak), 255).astype(np.uint8)[level]
-    around, step = _windows(level, (level > 51) & (level < 204), 5)
-    bright, around = around >= 128, around.astype(np.int16)
-    inside = bright.all((1, 2)) | ~bright.any((1, 2))
-    curve = 4 * around[:, 2, 2] - around[:, 1, 2] - around[:, 3, 2] - around[:, 2, 1] - around[:, 2, 3]
-    rough = (inside & (np.abs(curve) >= 16)).sum() * step / level.size
+    between = (level > 51) & (level < 204) & plain(level >= 128, 5)
+    rough = (between & (np.abs(laplace(level.astype(np.int16), mode="nearest")) >= 16)).mean()
     grey, constant = (np.bincount(values, minlength=256)[26:230] for values in (level.ravel(), level[calm]))
     several = (
         f"{file} has several tones with blurred borders. A label map that was saved as JPEG, or scaled, has lost its "
