@@ -11,20 +11,18 @@ PARENT = "FSSLIB_PARENT"
 
 def main() -> None:
     """Run Snakemake on this process's arguments while the process that the environment variable PARENT names lives."""
-    parent = int(os.environ[PARENT])
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.killpg(0, signal.SIGINT)  # Snakemake and the runs it started
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
-    threading.Thread(target=_interrupt_without, args=(parent,), daemon=True).start()
+    threading.Thread(target=watch, args=(int(os.environ[PARENT]),), daemon=True).start()
     from snakemake.cli import main as snakemake
 
     sys.argv[0] = "snakemake"
     snakemake()
-
-
-def _interrupt_without(parent: int) -> None:
-    """Interrupt this process's group, Snakemake and the runs it started, once the parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.killpg(0, signal.SIGINT)
 
 
 if __name__ == "__main__":

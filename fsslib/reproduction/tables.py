@@ -209,11 +209,8 @@ def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
     run = (x for x in lines if x.interval and x.test.world == world)
     for (compared, _), group in groupby(run, lambda x: (x.test.compared, x.test.plan)):
         group = list(group)
-        said = [
-            f"{word} in " + ", ".join(f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == word)
-            for word in WORDS[:3]
-            if any(x.word == word for x in group)
-        ]
+        steps = {w: [f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == w] for w in WORDS[:3]}
+        said = [f"{word} in {', '.join(found)}" for word, found in steps.items() if found]
         counts = sorted({x.interval.n for x in group})
         mark = "" if group[0].test.fixed == "before" else "† "
         tests.append(f"{mark}{compared}: {', '.join(said)}; n = {' or '.join(map(str, counts))}")

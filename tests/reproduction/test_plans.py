@@ -141,6 +141,7 @@ HERE = "name: tried\nruns:\n  - {label: a, output: here, seed: SEED}\n  - {label
         ("name: x\nruns:\n  - {label: a, fold: 9}\n", r"labelled 'a'.*unknown fold 9"),
         ("name: x\nruns:\n  - {fold: 1}\n", "with a label"),
         ("name: x\n", "name and runs"),
+        ("name: [", "is not YAML"),
         ("name: x\nruns: []\ntable: []\n", "name and runs, and may have tables"),
         (HERE.replace("SEED", "1"), r"different runs would write to .*here\. Leave `output` out"),
     ],
@@ -153,11 +154,15 @@ def test_bad_plans_say_where(tmp_path, text, said):
         Plan.load("nothing")
 
 
+COMMITTED = {path.stem for path in paths.shipped("results").glob("*.json")} & set(shipped_plans())
+
+
 @pytest.mark.parametrize("name", shipped_plans())
 def test_plans_of_the_package_are_whole_and_results_are_theirs(name):
     plan = Plan.load(name)
     assert plan.name == name
     assert plan.order()
+    assert {"sg_one_toy", "rtd_ablation_toy", "pixda_ladder_toy"} <= COMMITTED
     hashes = {config.sha256: label for label, config in plan.runs}
     assert len(hashes) == len(plan.runs) or name not in COMMITTED
     rows = plans.read_rows(plan.results_file) if name in COMMITTED else []
@@ -165,13 +170,6 @@ def test_plans_of_the_package_are_whole_and_results_are_theirs(name):
     assert len(found) == len(rows)
     assert found.items() <= hashes.items(), "a row is not of this plan, or stands under another label"
     assert all(RunConfig(**row["config"]).sha256 == row["config_sha256"] for row in rows)
-
-
-COMMITTED = {path.stem for path in paths.shipped("results").glob("*.json")} & set(shipped_plans())
-
-
-def test_there_are_committed_results():
-    assert {"sg_one_toy", "rtd_ablation_toy", "pixda_ladder_toy"} <= COMMITTED
 
 
 def test_a_result_counts_for_its_own_run_only(tmp_path, monkeypatch):
