@@ -302,6 +302,10 @@ def zipped(folder):
 REFUSED = {
     "the picture's own file": (lambda folder: folder / "a.png", "holds the same pixels"),
     "the picture in another file": (image(picture(), "bmp"), "holds the same pixels"),
+    "a picture of two tones in another file": (
+        lambda folder: white(BOTH).save(folder / "a.png") or image(white(BOTH), "bmp")(folder),
+        "holds the same pixels.* Name the picture first",
+    ),
     "a photograph": (
         image(picture().rotate(180), "jpg", quality=90),
         "looks like a photograph.* Name first the picture",
