@@ -1,7 +1,7 @@
 """Work for `measure`: evaluation in several ways, and HSNet's correlation in two."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -33,74 +33,52 @@ class Drawn(ToyWorld):
         return replace(self._all, **tensors)
 
 
-@dataclass(frozen=True)
-class Evaluating:
+def evaluating(resize: str, drawing: bool, episodes: int) -> tuple[Work, Work]:
     """Scoring an untrained prototype network on the toy world episode by episode and in batches of 25."""
-
-    resize: str
-    drawing: bool
-    episodes: int
-
-    def __call__(self) -> tuple[Work, Work]:
-        task = open_task("toy", fold=0)
-        rows = task.tests["photo"].sample(task.test_classes, self.episodes, seed="bench")
-        source = task.tests["photo"] if self.drawing else Drawn(task.tests["photo"], rows)
-        exam = EpisodeSet(source, EpisodeManifest(tuple(rows)))
-        method = build_method("prototype", resize=self.resize)
-        return tuple(lambda size=size: evaluate(method, exam, batch_size=size) for size in (1, 25))
+    task = open_task("toy", fold=0)
+    rows = task.tests["photo"].sample(task.test_classes, episodes, seed="bench")
+    source = task.tests["photo"] if drawing else Drawn(task.tests["photo"], rows)
+    exam, method = EpisodeSet(source, EpisodeManifest(tuple(rows))), build_method("prototype", resize=resize)
+    return tuple(lambda size=size: evaluate(method, exam, batch_size=size) for size in (1, 25))
 
 
-@dataclass(frozen=True)
-class Repeating:
+def repeating(episodes: int, images_of_a_class: int) -> tuple[Work, Work]:
     """Scoring prototypes on ResNet-18 at 128 pixels, on episodes over a few images: encoded each time, and kept.
 
     60 episodes over 35 images show each image as often as 400 over the 229 usable ones of a fold of PASCAL VOC's small
     subset.
     """
-
-    episodes: int
-    images_of_a_class: int
-
-    def __call__(self) -> tuple[Work, Work]:
-        pictures = {c: [f"c{c}-{number:06d}" for number in range(self.images_of_a_class)] for c in range(1001, 1006)}
-        rows = sample_rows(pictures, tuple(pictures), self.episodes, seed="bench")
-        exam = EpisodeSet(Drawn(ToyWorld(size=128), rows), EpisodeManifest(tuple(rows)))
-        method = PrototypeNetwork(build_backbone("resnet18", stages=("layer2", "layer3")))
-        return tuple(lambda keep=keep: evaluate(method, exam, batch_size=10, keep_bytes=keep) for keep in (0, 2**30))
+    pictures = {c: [f"c{c}-{number:06d}" for number in range(images_of_a_class)] for c in range(1001, 1006)}
+    rows = sample_rows(pictures, tuple(pictures), episodes, seed="bench")
+    exam = EpisodeSet(Drawn(ToyWorld(size=128), rows), EpisodeManifest(tuple(rows)))
+    method = PrototypeNetwork(build_backbone("resnet18", stages=("layer2", "layer3")))
+    return tuple(lambda keep=keep: evaluate(method, exam, batch_size=10, keep_bytes=keep) for keep in (0, 2**30))
 
 
-@dataclass(frozen=True)
-class Squeezing:
+def squeezing(size: int, pairs: int, whole: bool) -> tuple[Work, Work]:
     """HSNet's correlations of some pairs of images on ResNet-50, and the first block of each level, or the whole
     learner: in the direct form, and in pieces.
     """
+    torch.manual_seed(0)
+    learner = Learner([(3, 1), (6, 2), (4, 4)], 128)
+    grids = [-(-size // stride) for stride in (32, 16, 8)]
+    shapes = [(pairs, n, c, side, side) for n, c, side in zip((3, 6, 4), (2048, 1024, 512), grids)]
+    inputs = query, support = [[unit_features(torch.randn(shape)) for shape in shapes] for _ in range(2)]
+    for level in support:
+        level[..., level.shape[-1] // 2 :] = 0  # outside the mask
+    first = [blocks[0] for blocks in learner.encoders]
 
-    size: int
-    pairs: int
-    whole: bool
+    @torch.inference_mode()
+    def direct_form() -> object:
+        if whole:
+            return direct.answer(learner, query, support)
+        correlations = [direct.correlation(*pair) for pair in zip(query, support)]
+        return [direct.squeeze(x, [block]) for x, block in zip(correlations, first)]
 
-    def __call__(self) -> tuple[Work, Work]:
-        torch.manual_seed(0)
-        learner = Learner([(3, 1), (6, 2), (4, 4)], 128)
-        grids = [-(-self.size // stride) for stride in (32, 16, 8)]
-        shapes = [(self.pairs, n, c, side, side) for n, c, side in zip((3, 6, 4), (2048, 1024, 512), grids)]
-        query, support = ([unit_features(torch.randn(shape)) for shape in shapes] for _ in range(2))
-        for level in support:
-            level[..., level.shape[-1] // 2 :] = 0  # outside the mask
-        inputs = query, support
-        first = [blocks[0] for blocks in learner.encoders]
+    @torch.inference_mode()
+    def in_pieces() -> object:
+        if whole:
+            return torch.cat([learner(*pair) for pair in zip(*(zip(*(x.split(1) for x in y)) for y in inputs))])
+        return [block.correlate(*pair) for block, pair in zip(first, zip(query, support))]
 
-        def direct_form() -> object:
-            with torch.inference_mode():
-                if self.whole:
-                    return direct.answer(learner, query, support)
-                correlations = [direct.correlation(*pair) for pair in zip(query, support)]
-                return [direct.squeeze(x, [block]) for x, block in zip(correlations, first)]
-
-        def in_pieces() -> object:
-            with torch.inference_mode():
-                if self.whole:
-                    return torch.cat([learner(*pair) for pair in zip(*(zip(*(x.split(1) for x in y)) for y in inputs))])
-                return [block.correlate(*pair) for block, pair in zip(first, zip(query, support))]
-
-        return direct_form, in_pieces
+    return direct_form, in_pieces

@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from fsslib.files import write_atomically
 from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
 from fsslib.training.recipe import Recipe
-from tests.benchmarks.evaluating import Evaluating, Repeating, Squeezing, Work
+from tests.benchmarks.evaluating import Work, evaluating, repeating, squeezing
 from tests.benchmarks.networks import costs
 
 
@@ -49,8 +50,8 @@ class Case:
     unit: str
     baseline: str
     contender: str
-    count: int
     goal: str | None
+    count: int
     make: Callable[[], tuple[Work, Work]]
     memory: bool = False
 
@@ -68,8 +69,8 @@ class Measured:
     contender_per_second: float
     ratio: float
     ratio_range: tuple[float, float]
-    baseline_peak_bytes: int | None = None
-    contender_peak_bytes: int | None = None
+    baseline_peak_bytes: int | None
+    contender_peak_bytes: int | None
 
 
 def measure(case: Case, *, turns: int = 3) -> Measured:
@@ -85,17 +86,8 @@ def measure(case: Case, *, turns: int = 3) -> Measured:
     ratios = [first / second for first, second in zip(*seconds)]
     rates = [case.count / statistics.median(times) for times in seconds]
     peaks = [_peak_of(case, index) for index in (0, 1)] if case.memory else [None, None]
-    return Measured(
-        case.name,
-        case.unit,
-        case.baseline,
-        case.contender,
-        case.goal,
-        *rates,
-        statistics.median(ratios),
-        (min(ratios), max(ratios)),
-        *peaks,
-    )
+    told = [getattr(case, field.name) for field in fields(Measured)[:5]]
+    return Measured(*told, *rates, statistics.median(ratios), (min(ratios), max(ratios)), *peaks)
 
 
 def _peak_of(case: Case, index: int) -> int | None:
@@ -119,16 +111,10 @@ def toy_ids(count: int) -> list[str]:
     return [f"c{1001 + number % 25}-{number:06d}" for number in range(count)]
 
 
-@dataclass(frozen=True)
-class Drawing:
+def drawing(domain: str, count: int) -> tuple[Work, Work]:
     """The same pictures one by one and in one batch, in this process."""
-
-    domain: str
-    count: int
-
-    def __call__(self) -> tuple[Work, Work]:
-        world, ids = ToyWorld(self.domain), toy_ids(self.count)
-        return (lambda: [world.images([image_id]) for image_id in ids]), (lambda: world.images(ids))
+    world, ids = ToyWorld(domain), toy_ids(count)
+    return (lambda: [world.images([image_id]) for image_id in ids]), (lambda: world.images(ids))
 
 
 def drawing_rate(domain: str, count: int, turns: int = 3) -> float:
@@ -153,77 +139,59 @@ def _draw(what: tuple[str, int]) -> None:
     ToyWorld(domain).images(toy_ids(count))
 
 
-# Reading photographs
+# Reading photographs, training
 
 
-@dataclass(frozen=True)
-class Reading:
+def reading(count: int) -> tuple[Work, Work]:
     """Pictures as large as VOC's (500 x 375, JPEG and PNG) brought to 256 pixels, and the same out of the cache."""
-
-    count: int
-
-    def __call__(self) -> tuple[Work, Work]:
-        folder = Path(tempfile.mkdtemp())
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        (drawn, _), labels = ToyWorld("photo", size=256).images(toy_ids(self.count)), np.zeros((375, 500), np.uint8)
-        labels[100:300, 100:400] = 1
-        files = {}
-        for number, image in enumerate(drawn):
-            picture = Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()).resize((500, 375))
-            files[str(number)] = (folder / f"{number}.jpg", folder / f"{number}.png")
-            picture.save(files[str(number)][0], quality=90)
-            Image.fromarray(labels).save(files[str(number)][1])
-        images = LabelledImageSet(
-            {image_id: ImageClasses(frozenset({1}), frozenset({1})) for image_id in files},
-            lambda image_id: (read_image(files[image_id][0]), read_label_map(files[image_id][1])),
-            {1: "object"},
-            name="bench",
-            domain="photo",
-            size=256,
-            files_of=files.__getitem__,
-        )
-        pixels = images.cached(folder)._pixels
-        return tuple(
-            lambda read=read: [read(i) for i in images.ids] for read in (images._load_resized, pixels.__getitem__)
-        )
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (drawn, _), labels = ToyWorld("photo", size=256).images(toy_ids(count)), np.zeros((375, 500), np.uint8)
+    labels[100:300, 100:400] = 1
+    files = {}
+    for number, image in enumerate(drawn):
+        picture = Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()).resize((500, 375))
+        files[str(number)] = (folder / f"{number}.jpg", folder / f"{number}.png")
+        picture.save(files[str(number)][0], quality=90)
+        Image.fromarray(labels).save(files[str(number)][1])
+    images = LabelledImageSet(
+        {image_id: ImageClasses(frozenset({1}), frozenset({1})) for image_id in files},
+        lambda image_id: (read_image(files[image_id][0]), read_label_map(files[image_id][1])),
+        {1: "object"},
+        name="bench",
+        domain="photo",
+        size=256,
+        files_of=files.__getitem__,
+    )
+    pixels = images.cached(folder)._pixels
+    return tuple(lambda read=read: [read(i) for i in images.ids] for read in (images._load_resized, pixels.__getitem__))
 
 
-# Training
-
-
-@dataclass(frozen=True)
-class Training:
+def training(
+    method: str, baseline: dict[str, str | bool], contender: dict[str, str | bool], steps: int
+) -> tuple[Work, Work]:
     """Steps of RtD or PixDA on batches drawn beforehand, with one set of its switches and with another."""
+    if method == "pixda":
+        task = open_task("streets", source="game", targets=("meadow",), size=48)
+        stream, weights = task.streams(batch_size=4, shots=5)["both"], "none"
+    else:
+        task = open_task("toy", fold=0)
+        stream, weights = task.streams(batch_size=8)["source"], "tiny-toy-fold0.pt"
+    batches = [stream.batch(number) for number in range(4)]
 
-    method: str
-    baseline: dict[str, str | bool]
-    contender: dict[str, str | bool]
-    steps: int
-
-    def __call__(self) -> tuple[Work, Work]:
-        if self.method == "pixda":
-            task = open_task("streets", source="game", targets=("meadow",), size=48)
-            stream = task.streams(batch_size=4, shots=5)["both"]
-        else:
-            task = open_task("toy", fold=0)
-            stream = task.streams(batch_size=8)["source"]
-        batches = [stream.batch(number) for number in range(4)]
-        return tuple(
-            self._work(batches, switches | task.method_options) for switches in (self.baseline, self.contender)
-        )
-
-    def _work(self, batches: list[Any], switches: dict[str, Any]) -> Work:
-        weights = "none" if self.method == "pixda" else "tiny-toy-fold0.pt"
-        method = build_method(self.method, weights=weights, **switches).train()
-        optimizers = Recipe.load(self.method).optimizers_of(0, method)
+    def work(switches: dict[str, Any]) -> Work:
+        network = build_method(method, weights=weights, **switches, **task.method_options).train()
+        optimizers = Recipe.load(method).optimizers_of(0, network)
 
         def train() -> None:
-            for number in range(self.steps):
-                method.training_step(batches[number % len(batches)], optimizers)
+            for number in range(steps):
+                network.training_step(batches[number % len(batches)], optimizers)
                 with torch.no_grad():
-                    method.after_step()
+                    network.after_step()
 
         return train
+
+    return work(baseline), work(contender)
 
 
 # Number formats
@@ -235,29 +203,20 @@ def has_bf16_instructions() -> bool:
     return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
-@dataclass(frozen=True)
-class Formats:
+def formats(count: int, size: int) -> tuple[Work, Work]:
     """ResNet-50 to layer4 in float32 NCHW, and in bfloat16 with channels last."""
+    pictures = torch.rand(count, 3, size, size)
 
-    images: int
-    size: int
+    def work(layout: torch.memory_format, low: bool) -> Work:
+        backbone, given = build_backbone("resnet50").eval().to(memory_format=layout), pictures.to(memory_format=layout)
 
-    def __call__(self) -> tuple[Work, Work]:
-        backbone = build_backbone("resnet50").eval()
-        pictures = torch.rand(self.images, 3, self.size, self.size)
+        def encode() -> None:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+                backbone(given)
 
-        def plain() -> None:
-            with torch.inference_mode():
-                backbone(pictures)
+        return encode
 
-        other = build_backbone("resnet50").eval().to(memory_format=torch.channels_last)
-        rearranged = pictures.to(memory_format=torch.channels_last)
-
-        def bfloat16() -> None:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                other(rearranged)
-
-        return plain, bfloat16
+    return work(torch.contiguous_format, False), work(torch.channels_last, True)
 
 
 def image_size(scale: float) -> int:
@@ -265,78 +224,66 @@ def image_size(scale: float) -> int:
     return max(96, round(400 * scale))
 
 
+TOLD = {
+    "drawing": ("images", "one by one", "in a batch", None),
+    "reading": ("images", "decoded each time", "cache on disk", "5 or more"),
+    "with drawing": ("episodes", "one by one", "batches of 25", "5 or more"),
+    "without drawing": ("episodes", "one by one", "batches of 25", "1.2 or more"),
+    "repeating": ("episodes", "encoded each time", "kept", None),
+    "squeezing": ("pairs", "whole, copied", "in pieces", "1.5 or more, or memory 0.5"),
+    "RtD": ("steps", "all of it", "its baseline", None),
+    "RtD's memory, as many passes": ("steps", "memory", "mixing samples", "1.1 or less"),
+    "PixDA": ("steps", "A*S*B", "joint, stylised", None),
+}
+"""Of cases: the unit, what is compared with what, the goal."""
+NARROW = {"select": False, "discriminator_width": 16}
+SWITCHES = {
+    "RtD": ("rtd", {}, {"contrast": False, "source": "none", "target": "none"}),
+    "RtD's memory, as many passes": ("rtd", {"target": "none"}, {"source": "mix", "target": "none"}),
+    "PixDA": ("pixda", NARROW, NARROW | {"adversary": "none"}),
+}
+
+
 def cases(scale: float = 1.0) -> list[Case]:
     """All cases; `scale` below 1 shrinks the work, for trying out."""
-
-    def scaled(number: int) -> int:
-        return max(2, round(number * scale))
-
-    found = [
-        Case(
-            f"toy drawing, {domain}",
-            "images",
-            "one by one",
-            "in a batch",
-            scaled(128),
-            None,
-            Drawing(domain, scaled(128)),
-        )
-        for domain in DOMAINS
-    ]
-    found.append(
-        Case(
-            "reading photographs at 256 px",
-            "images",
-            "decoded each time",
-            "cache on disk",
-            scaled(64),
-            "5 or more",
-            Reading(scaled(64)),
-        )
+    images, photographs, episodes, again, few, steps, two = (
+        max(2, round(number * scale)) for number in (128, 64, 100, 60, 7, 20, 2)
     )
-    for resize, family in (("features", "features resized"), ("mask", "mask resized")):
-        for drawing, goal in ((True, "5 or more"), (False, "1.2 or more")):
-            name = f"evaluation {'with' if drawing else 'without'} drawing, {family}"
-            count = scaled(100)
-            work = Evaluating(resize, drawing, count)
-            found.append(Case(name, "episodes", "one by one", "batches of 25", count, goal, work, memory=True))
-    count, work = scaled(60), Repeating(scaled(60), scaled(7))
-    name = "evaluation, images that repeat"
-    found.append(Case(name, "episodes", "encoded each time", "kept", count, None, work, memory=True))
     size = image_size(scale)
-    for whole, part in ((False, "first blocks"), (True, "learner")):
-        name, goal = f"HSNet, 4 pairs at {size} px, correlation and {part}", "1.5 or more, or memory 0.5"
-        work = Squeezing(size, 4, whole)
-        found.append(Case(name, "pairs", "whole, copied", "in pieces", 4, goal, work, memory=True))
-    rtd_baseline = {"contrast": False, "source": "none", "target": "none"}
-    narrow = {"select": False, "discriminator_width": 16}
-    for name, method, first, contender, second, goal in (
-        ("RtD", "rtd", "all of it", "its baseline", ({}, rtd_baseline), None),
-        (
-            "RtD's memory, as many passes",
-            "rtd",
-            "memory",
-            "mixing samples",
-            ({"target": "none"}, {"source": "mix", "target": "none"}),
-            "1.1 or less",
-        ),
-        ("PixDA", "pixda", "A*S*B", "joint, stylised", (narrow, narrow | {"adversary": "none"}), None),
-    ):
-        count, work = scaled(20), Training(method, *second, scaled(20))
-        found.append(Case(f"training, {name}", "steps", first, contender, count, goal, work, True))
-    goal = "1.5 or more" if has_bf16_instructions() else None
+    drawn = {"with drawing": True, "without drawing": False}
+    families = {"features resized": "features", "mask resized": "mask"}
+    parts = {"first blocks": False, "learner": True}
+    low = ("images", "float32, NCHW", "bfloat16, channels last", "1.5 or more" if has_bf16_instructions() else None)
     return [
-        *found,
-        Case(
-            f"ResNet-50 at {size} px",
-            "images",
-            "float32, NCHW",
-            "bfloat16, channels last",
-            scaled(2),
-            goal,
-            Formats(scaled(2), size),
-            memory=True,
+        *(Case(f"toy drawing, {d}", *TOLD["drawing"], images, partial(drawing, d, images)) for d in DOMAINS),
+        Case("reading photographs at 256 px", *TOLD["reading"], photographs, partial(reading, photographs)),
+        *(
+            Case(
+                f"evaluation {how}, {f}",
+                *TOLD[how],
+                episodes,
+                partial(evaluating, families[f], drawn[how], episodes),
+                True,
+            )
+            for f in families
+            for how in drawn
         ),
+        Case("evaluation, images that repeat", *TOLD["repeating"], again, partial(repeating, again, few), True),
+        *(
+            Case(
+                f"HSNet, 4 pairs at {size} px, correlation and {part}",
+                *TOLD["squeezing"],
+                4,
+                partial(squeezing, size, 4, parts[part]),
+                True,
+            )
+            for part in parts
+        ),
+        *(
+            Case(f"training, {name}", *TOLD[name], steps, partial(training, *SWITCHES[name], steps), True)
+            for name in SWITCHES
+        ),
+        Case(f"ResNet-50 at {size} px", *low, two, partial(formats, two, size), True),
     ]
 
 

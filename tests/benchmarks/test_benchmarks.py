@@ -9,8 +9,8 @@ import torch
 from fsslib import paths
 from fsslib.data.toyworld import DOMAINS
 from fsslib.reproduction.environment import cpu_cores
-from tests.benchmarks.evaluating import Evaluating, Repeating, Squeezing
-from tests.benchmarks.measure import Case, Drawing, cases, drawing_rate, has_bf16_instructions, measure
+from tests.benchmarks.evaluating import evaluating, repeating, squeezing
+from tests.benchmarks.measure import Case, cases, drawing, drawing_rate, has_bf16_instructions, measure
 from tests.benchmarks.networks import NETWORKS, Network, cost, counted
 
 
@@ -24,7 +24,7 @@ def hoarding():
 
 
 def test_a_ratio_is_of_medians_taken_in_turns():
-    found = measure(Case("nap", "naps", "long", "short", 3, None, sleeping), turns=3)
+    found = measure(Case("nap", "naps", "long", "short", None, 3, sleeping), turns=3)
     assert found.ratio == pytest.approx(3, rel=0.25)
     assert found.ratio_range[0] <= found.ratio <= found.ratio_range[1]
     assert found.baseline_per_second == pytest.approx(50, rel=0.2)
@@ -33,29 +33,29 @@ def test_a_ratio_is_of_medians_taken_in_turns():
 
 
 def test_memory_is_each_ways_own():
-    found = measure(Case("heap", "heaps", "small", "large", 1, None, hoarding, memory=True), turns=1)
+    found = measure(Case("heap", "heaps", "small", "large", None, 1, hoarding, memory=True), turns=1)
     assert found.contender_peak_bytes - found.baseline_peak_bytes > 200 * 2**20
 
 
 def test_both_ways_do_the_same_work():
-    one_by_one, batch = Drawing("night", 3)()
+    one_by_one, batch = drawing("night", 3)
     alone, (images, maps) = one_by_one(), batch()
     torch.testing.assert_close(torch.cat([image for image, _ in alone]), images)
     assert torch.equal(torch.cat([class_map for _, class_map in alone]), maps)
-    for drawing in (True, False):
-        singly, batched = Evaluating("mask", drawing, 6)()
+    for drawn in (True, False):
+        singly, batched = evaluating("mask", drawn, 6)
         # Not to the bit on every torch: 2.6 decides single pixels the other way (9e-7 of mIoU).
         assert singly().compute().miou == pytest.approx(batched().compute().miou, abs=1e-4)
 
 
 def test_kept_or_encoded_anew_the_scores_are_equal():
-    anew, kept = (way() for way in Repeating(5, 2)())
+    anew, kept = (way() for way in repeating(5, 2))
     assert (anew.ways - kept.ways).abs().max() <= 2
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_hsnets_pieces_are_the_direct_form(whole):
-    direct, pieces = (way() for way in Squeezing(128, 2, whole)())
+    direct, pieces = (way() for way in squeezing(128, 2, whole))
     torch.testing.assert_close(pieces, direct, rtol=1e-3, atol=1e-4)
 
 

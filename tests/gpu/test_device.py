@@ -4,11 +4,12 @@ The oracles of all these numbers are in the other tests, on the processor. There
 """
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
-from fsslib.blocks import adversarial, contrast, memory, pooling, similarity, stylise
+from fsslib.blocks import memory, stylise
 from fsslib.blocks.correlation import CentrePivotBlock
 from fsslib.data import open_task
 from fsslib.data.toyworld import DOMAINS, ToyWorld
@@ -17,17 +18,12 @@ from fsslib.episodes import EpisodeManifest, EpisodeSet
 from fsslib.training.evaluate import evaluate
 from fsslib.training.fit import fit
 from fsslib.training.recipe import Recipe
+from tests.blocks.table import BLOCKS
 from tests.methods.contract import ALL_METHODS, DEVICE, random_batch, small_method
 
 
 def numbers(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-FEATURES, OTHERS, VECTORS = numbers(4, 6, 9, 9), numbers(4, 6, 9, 9, seed=1), numbers(4, 6, seed=2)
-MASKS = torch.where(numbers(4, 33, 33, seed=3) < 0.1, 255, (numbers(4, 33, 33, seed=4) < 0.5).long())
-LOGITS, JUDGED = numbers(4, 2, 33, 33, seed=5), numbers(4, 1, 33, 33, seed=6)
-CLASSES = torch.arange(4)
 
 
 def written_memory(features):
@@ -45,18 +41,18 @@ def squeezed(query, support):
 
 
 FUNCTIONS = {
-    "pooling, features resized": (pooling.masked_average_pooling, FEATURES, MASKS),
-    "pooling, mask resized": (lambda f, m: pooling.masked_average_pooling(f, m, resize="mask"), FEATURES, MASKS),
-    "similarity": (similarity.cosine_similarity_map, FEATURES, VECTORS),
-    "memory": (written_memory, FEATURES),
-    "contrast": (contrast.prototype_contrastive_loss, VECTORS, VECTORS.flip(1), CLASSES),
-    "prototype loss": (contrast.prototype_segmentation_loss, FEATURES, VECTORS, VECTORS.flip(1), MASKS),
-    "focal loss": (adversarial.focal_loss, LOGITS, MASKS),
-    "pixel adversarial loss": (lambda d, x, y: adversarial.pixadv_loss(x, d, y), JUDGED, LOGITS, MASKS),
-    "stylising": (lambda a, b: stylise.fourier_stylise(a, b, 2), FEATURES[:, :3], OTHERS[:, :3]),
-    "distillation": (adversarial.distillation_loss, LOGITS, LOGITS.flip(0)),
-    "centre-pivot convolution": (squeezed, FEATURES, OTHERS),
+    "memory": (written_memory, numbers(4, 6, 9, 9)),
+    "stylising": (lambda a, b: stylise.fourier_stylise(a, b, 2), numbers(4, 3, 9, 9), numbers(4, 3, 9, 9, seed=1)),
+    "centre-pivot convolution": (squeezed, numbers(4, 6, 9, 9), numbers(4, 6, 9, 9, seed=1)),
 }
+for name, block in BLOCKS.items():
+    floats, labels = block.drawn()
+    if floats:
+        FUNCTIONS[name] = (
+            partial(block.call, **next(o for o in block.options if not o.get("detach_maps"))),
+            *(x.float() for x in floats),
+            *labels,
+        )
 
 
 def with_gradient(function, inputs, device):

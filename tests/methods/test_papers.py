@@ -67,22 +67,10 @@ def shapes_of(layers: list[nn.Module], run) -> list[tuple[int, ...]]:
     return seen
 
 
-@pytest.mark.parametrize(
-    ("backbone", "layers", "coarsest"),
-    [("resnet50", (3, 6, 4), 13), ("resnet101", (3, 23, 4), 13), ("vgg16", (1, 3, 3), 12)],
-)
-def test_hsnets_learner_layer_by_layer_at_400_pixels(backbone, layers, coarsest):
+@pytest.mark.parametrize(("backbone", "coarsest"), [("resnet50", 13), ("resnet101", 13), ("vgg16", 12)])
+def test_hsnets_levels_end_on_one_support_grid_at_400_pixels(backbone, coarsest):
     method = without_memory("hsnet", backbone=backbone)
     learner = method.learner
-    shapes = [[(b.query.kernel_size[0], b.stride, b.query.out_channels) for b in e] for e in learner.encoders]
-    assert shapes == [
-        [(3, 2, 16), (3, 2, 64), (3, 2, 128)],
-        [(5, 4, 16), (3, 2, 64), (3, 2, 128)],
-        [(5, 4, 16), (5, 4, 64), (3, 2, 128)],
-    ]
-    assert tuple(encoder[0].query.in_channels for encoder in learner.encoders) == layers
-    for mixer in learner.mixers:
-        assert [(b.query.kernel_size, b.query.in_channels, b.stride) for b in mixer] == [((3, 3), 128, 1)] * 3
     episode = random_episode(height=400, width=400).to("meta")
     ends = [blocks[-1].norm for blocks in (*learner.encoders, *learner.mixers)]
     found = shapes_of([*ends, learner], lambda: method(episode))
