@@ -2,10 +2,12 @@
 
 import ast
 import csv
+import hashlib
 import json
 import shutil
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import torch
@@ -13,15 +15,30 @@ import yaml
 
 from fsslib import paths
 from fsslib.cli import main
+from fsslib.metrics import FewShotMeter, SegmentationMeter, protocol_named
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.experiment import Experiment
 from fsslib.reproduction.result import config_of, read_result, score_table
 from fsslib.reproduction.run import NOTEBOOK, check_notebook
 from fsslib.training.checkpoint import load_checkpoint, save_checkpoint
 from fsslib.training.fit import History
-from tests.reproduction.counts import read_meter
 
 PATH = paths.shipped("notebooks") / NOTEBOOK
+
+
+def read_meter(path, domain):
+    """A domain's counts, question by question, from the file beside a result, which must be the one it names."""
+    result = read_result(path)
+    stated = result["scores"][domain]["counts"]
+    assert hashlib.sha256(path.with_name(stated["file"]).read_bytes()).hexdigest() == stated["sha256"]
+    counts = dict(np.load(path.with_name(stated["file"])))
+    if "names" in counts:
+        meter = SegmentationMeter(dict(enumerate(counts.pop("names").tolist())))
+    else:
+        rule = protocol_named(result["config"]["protocol"])
+        meter = FewShotMeter(counts.pop("class_ids").tolist(), rule.absent)
+    vars(meter).update({name: torch.from_numpy(values) for name, values in counts.items()})
+    return meter
 
 
 def test_its_parameters_are_those_of_a_run_with_the_same_defaults_and_it_has_no_outputs():
