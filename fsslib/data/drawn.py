@@ -25,6 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 MASK_SUFFIXES = (*SUFFIXES, ".npy", ".json")
 JPEG = (".jpg", ".jpeg")
+CLUTTER = ("thumbs.db", "desktop.ini")
 
 ORIENTATION = 0x0112
 """EXIF's tag of how the stored picture is turned, 1 (upright) to 8; from 5 on it lies."""
@@ -47,9 +48,10 @@ Choice = str | int | None
 class DrawnMask:
     """A mask as it was understood: 1 is the object, 255 void, at the upright picture's size; `rule` says what is it.
 
-    `remarks` are sentences on what the drawer may not have meant.
+    `remarks` are sentences on what the drawer may not have meant, `name` is the file's, or the first one's of several.
     """
 
+    name: str
     labels: UInt8[Tensor, "H W"]
     rule: str
     remarks: tuple[str, ...] = ()
@@ -146,7 +148,7 @@ def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str
     if void.any():
         remarks.append(f"{void.mean():.1%} of {picture.name} is void, neither object nor background.")
     labels = torch.from_numpy(np.where(void, np.uint8(VOID), marked.astype(np.uint8)))
-    return DrawnMask(labels, " or ".join(rules), tuple(remarks))
+    return DrawnMask(some([file.name for file in files], 1), labels, " or ".join(rules), tuple(remarks))
 
 
 def mask_files(path: Path | str | Sequence[Path | str]) -> list[Path]:
@@ -155,10 +157,17 @@ def mask_files(path: Path | str | Sequence[Path | str]) -> list[Path]:
         return [file for one in path for file in mask_files(one)]
     if not Path(path).is_dir():
         return [Path(path)]
-    files = [file for file in sorted(Path(path).iterdir()) if file.suffix.lower() in MASK_SUFFIXES]
-    if not (files := [file for file in files if file.name[0] != "."]):
+    if not (files := files_in(Path(path))[0]):
         raise DataError(f"{path} is a folder without masks ({', '.join(MASK_SUFFIXES)}).")
     return files
+
+
+def files_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures and masks of a folder, and what else lies there; hidden files and the system's own are neither."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    files = [path for path in files if path.name[0] != "." and path.name.lower() not in CLUTTER]
+    wanted = [path for path in files if path.suffix.lower() in MASK_SUFFIXES]
+    return wanted, [path for path in files if path not in wanted]
 
 
 def some(names: Sequence[str], count: int = 5) -> str:

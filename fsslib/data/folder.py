@@ -10,7 +10,7 @@ One mask is enough to segment the other pictures (`fsslib.training.segment`); tw
 
 import re
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from torch import Tensor
 from fsslib.data.decode import DataError
 from fsslib.data.drawn import (
     JPEG,
-    MASK_SUFFIXES,
     SUFFIXES,
     Choice,
     DrawnMask,
+    files_in,
     mask_files,
     read_drawn_mask,
     read_picture,
@@ -37,8 +37,6 @@ OF_PICTURE = re.compile(
     r"(.+?)[ _.-](?:cp_)?(?:masks?|seg|segmentation|labels?|gt)(?:[ _-]?\(?\d+\)?)?|masks?[ _.-](.+)"
 )
 """A mask beside its picture IMG, as tools name it: IMG_mask, IMG-labels, mask_IMG; one of several, as IMG_mask (3)."""
-
-CLUTTER = ("thumbs.db", "desktop.ini")
 
 OWN_CLASSES = 1_000_000
 """Ids of classes that no data set of fsslib has lie above this, by the hash of their name."""
@@ -87,13 +85,11 @@ class FolderImages(LabelledImageSet):
                 f"{example.stem}{MASK_ENDING}.png (for {example.name})." + "".join(f"\n{r}" for r in found.remarks)
             )
         files = {name: (found.pictures[name], *drawn) for name, drawn in sorted(found.masks.items())}
-        contents, understood, remarks = {}, [], []
+        contents, understood = {}, []
         for name, (picture, *drawn) in files.items():
-            mask = read_drawn_mask(drawn, picture, choose)
+            understood.append(mask := read_drawn_mask(drawn, picture, choose))
             shown = classes_in(mask.labels, size, minimum_share=0)
             contents[name] = ImageClasses(*(frozenset({number} if c else ()) for c in (shown.held, shown.large)))
-            understood.append((some([mask.name for mask in drawn], 1), mask))
-            remarks += mask.remarks
 
         def load(name: str) -> tuple[Tensor, Tensor]:
             picture, *drawn = files[name]
@@ -112,7 +108,7 @@ class FolderImages(LabelledImageSet):
         )
         self.pairs = tuple((files[n][0], mask) for n in self.images_by_class[number] for mask in files[n][1:])
         self.unlabelled = {name: path for name, path in found.pictures.items() if name not in files}
-        self.notes = (*describe_masks(understood), *remarks, *found.remarks)
+        self.notes = (*describe_masks(understood), *found.remarks)
 
 
 open_folder = FolderImages
@@ -130,7 +126,11 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
     Raises DataError for a folder that is not there or holds no picture, and for two files of one name.
     """
     images = Path(images)
-    files, left_alone = _files(images)
+    for folder in (images, *([] if masks is None else [Path(masks)])):
+        if not folder.is_dir():
+            found = "is a file; give the folder it lies in" if folder.exists() else "does not exist"
+            raise DataError(f"{folder} {found}.")
+    files, left_alone = files_in(images)
     if masks is None and not any(path.suffix.lower() in SUFFIXES for path in files):
         inside = [folder for folder in (images, *sorted(images.iterdir())) if (folder / "images").is_dir()]
         if inside:
@@ -153,7 +153,7 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
             "into the folder itself: sub-folders are not searched."
         )
     if masks is not None and Path(masks).resolve() != images.resolve():
-        more, left = _files(Path(masks))
+        more, left = files_in(Path(masks))
         here = [(_mask_of(path, pictures) or key(path.stem), path) for path in more]
         folders = [folder for folder in Path(masks).iterdir() if folder.is_dir() and key(folder.name) in pictures]
         here += [(key(folder.name), file) for folder in folders for file in mask_files(folder)]
@@ -185,12 +185,13 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
     )
 
 
-def describe_masks(understood: Iterable[tuple[str, DrawnMask]]) -> list[str]:
-    """A sentence for each rule by which masks, given with the names of their files, were understood."""
+def describe_masks(masks: Sequence[DrawnMask]) -> list[str]:
+    """A sentence for each rule by which masks were understood; then what there is to remark on each of them."""
     by_rule: dict[str, list[str]] = {}
-    for name, mask in understood:
-        by_rule.setdefault(mask.rule, []).append(f"{name} ({mask.share:.1%} of the picture)")
-    return [f"The object is {rule} in {some(names)}." for rule, names in by_rule.items()]
+    for mask in masks:
+        by_rule.setdefault(mask.rule, []).append(f"{mask.name} ({mask.share:.1%} of the picture)")
+    rules = [f"The object is {rule} in {some(names)}." for rule, names in by_rule.items()]
+    return rules + [remark for mask in masks for remark in mask.remarks]
 
 
 def own_class_id(name: str) -> int:
@@ -198,17 +199,6 @@ def own_class_id(name: str) -> int:
     if name in CLASS_IDS or name in ALIASES:
         return class_id(name)
     return OWN_CLASSES + zlib.crc32(name.encode()) % OWN_CLASSES
-
-
-def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures and masks of a folder, and what else lies there; hidden files and the system's own are neither."""
-    if not folder.is_dir():
-        found = "is a file; give the folder it lies in" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {found}.")
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    files = [path for path in files if path.name[0] != "." and path.name.lower() not in CLUTTER]
-    wanted = [path for path in files if path.suffix.lower() in MASK_SUFFIXES]
-    return wanted, [path for path in files if path not in wanted]
 
 
 def _mask_of(path: Path, names: Collection[str]) -> str | None:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,7 +186,7 @@ def _supports(
     """
     if not masks_of:
         raise DataError("No support is given. Show at least one picture with a mask of the object.")
-    supports, thumbs, understood, remarks = [], [], [], []
+    supports, thumbs, masks = [], [], []
     for path, files in masks_of.items():
         mask, picture = read_drawn_mask(files, path, choose), read_picture(path)
         if not (mask.labels == 1).any():
@@ -199,16 +199,16 @@ def _supports(
                 f"{files[0]} leaves next to nothing of the object at {size} pixels, even from close by. Ask for a "
                 f"larger size, or show a picture in which it is larger than in {path.name}."
             )
-        understood.append((some([file.name for file in files], 1), mask))
-        remarks += mask.remarks
         if labels.shape != mask.labels.shape:
-            remarks.append(
+            small = (
                 f"The object in {path.name} is small, and shown to the network from close by. Where it is as small in "
                 "other pictures, ask for a larger size."
             )
+            mask = replace(mask, remarks=(*mask.remarks, small))
+        masks.append(mask)
         supports.append(_Support(resize_image(picture, size), resize_image(close, size), marked, mask.labels))
         thumbs.append(_Thumb(_overlay(picture, mask.labels), f"shown: {path.name}", True))
-    return supports, thumbs, (*describe_masks(understood), *remarks)
+    return supports, thumbs, tuple(describe_masks(masks))
 
 
 def _encoded(method: Method, supports: Sequence[_Support]) -> dict[str, Tensor]:
