@@ -1,4 +1,6 @@
-"""Notebooks made by hand for the tests of the plugin and of the rules."""
+"""Notebooks made by hand for the tests of the plugin, of the rules and of what executes them."""
+
+import json
 
 
 def code(source: str, *outputs: dict, tags: tuple[str, ...] = ()) -> dict:
@@ -32,3 +34,9 @@ def teaching(*cells: dict, executed: int | None = None) -> dict:
     cells_with_ids = [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(frame)]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     return {"cells": cells_with_ids, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def index_of(kinds: dict[str, str]) -> str:
+    """An index.yml of notebooks by name."""
+    rows = [{"file": n, "kind": kind, "minutes": 1, "datasets": [], "prerequisites": []} for n, kind in kinds.items()]
+    return json.dumps({"notebooks": rows})

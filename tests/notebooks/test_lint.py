@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.notebooks import lint
-from tests.notebooks.made import code, prose, result, stdout, teaching
+from tests.notebooks.made import code, index_of, prose, result, stdout, teaching
 
 PICTURE = {
     "output_type": "display_data",
@@ -27,8 +27,7 @@ def good() -> dict:
 def write(folder, notebook: dict, kind: str = "teach"):
     path = folder / "10_topic.ipynb"
     path.write_text(json.dumps(notebook), encoding="utf-8")
-    row = {"file": path.name, "kind": kind, "minutes": 1, "datasets": [], "prerequisites": []}
-    (folder / "index.yml").write_text(json.dumps({"notebooks": [row]}), encoding="utf-8")
+    (folder / "index.yml").write_text(index_of({path.name: kind}), encoding="utf-8")
     return path
 
 

@@ -13,43 +13,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.notebooks.made import code, result, stdout, teaching
+from tests.notebooks.made import code, index_of, result, stdout, teaching
 from tests.notebooks.plugin import NumericText, pytest_configure, settle
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML_OBJECT = "<IPython.core.display.HTML object>"
+FRAMELESS = teaching(code("print(1)", stdout("1\n")))
+FRAMELESS["cells"] = [cell for cell in FRAMELESS["cells"] if "outputs" in cell]
 
-CASES = {
+CASES = {  # a notebook, whether its rules and then its cells pass (p), fail (f) or are skipped (s), and what is said
     # One kernel serves several harmless cells: starting one costs about a second.
-    "passes.ipynb": teaching(
-        code("print('near 0.5001, 1.2341e-3,   -0.0000')", stdout("near 0.5000, 1.2340e-3, 0.0000\n")),
-        code("print('nan inf -inf 7')", stdout("nan inf -inf 7\n")),
-        code("import random; print(random.random())", stdout("0.5\n"), tags=("nbval-ignore-output",)),
-        code("import os; print({'FSSLIB_DATA', 'PYTHONWARNINGS'} & set(os.environ))", stdout("set()\n")),
-        code("print('inline' in os.environ['MPLBACKEND'])", stdout("True\n")),
-        code("import IPython\nIPython.display.HTML('1.0001')", result(html="1.0000", plain=HTML_OBJECT)),
+    "passes": (
+        teaching(
+            code("print('near 0.5001, 1.2341e-3,   -0.0000')", stdout("near 0.5000, 1.2340e-3, 0.0000\n")),
+            code("print('nan inf -inf 7')", stdout("nan inf -inf 7\n")),
+            code("import random; print(random.random())", stdout("0.5\n"), tags=("nbval-ignore-output",)),
+            code("import os; print({'FSSLIB_DATA', 'PYTHONWARNINGS'} & set(os.environ))", stdout("set()\n")),
+            code("print('inline' in os.environ['MPLBACKEND'])", stdout("True\n")),
+            code("import IPython\nIPython.display.HTML('1.0001')", result(html="1.0000", plain=HTML_OBJECT)),
+        ),
+        *("ppppppp", {}),
     ),
-    "changed_number.ipynb": teaching(code("print('mean 0.5100')", stdout("mean 0.5000\n"))),
-    "changed_shape.ipynb": teaching(code("[[0.5, 1.5], [2.5, 3.5]]", result(plain="[[0.5, 1.5, 2.5, 3.5]]"))),
-    "exception.ipynb": teaching(
-        code("value = 1\nprint(value)", stdout("1\n")),
-        code("total = value / 0\nprint(total)", stdout("1.0\n")),
-        code("print(total)", stdout("1.0\n")),
-        code("print(total + 1)", stdout("2.0\n")),
+    "number": (teaching(code("print('mean 0.5100')", stdout("mean 0.5000\n"))), "pf", {"Cell 0": "- mean 0.5100"}),
+    "shape": (teaching(code("[[0.5], [2.5]]", result(plain="[[0.5, 2.5]]"))), "pf", {}),
+    # One cause is one failure.
+    "exception": (
+        teaching(
+            code("value = 1\nprint(value)", stdout("1\n")),
+            code("total = value / 0\nprint(total)", stdout("1.0\n")),
+            code("print(total)", stdout("1.0\n")),
+            code("print(total + 1)", stdout("2.0\n")),
+        ),
+        *("ppfss", {"Cell 1": "ZeroDivisionError", "Cell 3": "not run: Cell 1 failed"}),
     ),
-    "unexecuted.ipynb": teaching(code("print(1)"), code("print(2)"), executed=0),
-    "partly_executed.ipynb": teaching(code("print(1)", stdout("1\n")), code("print(2)"), executed=1),
-    "without_outputs.ipynb": teaching(code("print(1)"), code("print(2)")),
-    "train.ipynb": teaching(code("raise SystemError('it was run')", tags=("parameters",)), executed=0),
-    "train_with_outputs.ipynb": teaching(code("epochs = 1", stdout("1\n"), tags=("parameters",))),
-    "unlisted.ipynb": teaching(code("print(1)", stdout("1\n"))),
+    # nbval would pass these three vacuously.
+    "unexecuted": (teaching(code("print(1)"), code("print(2)"), executed=0), "f", {"rules": "fsslib.teaching.execute"}),
+    "partly": (teaching(code("1", stdout("1\n")), code("2"), executed=1), "f", {"rules": "fsslib.teaching.execute"}),
+    "no_outputs": (teaching(code("print(1)"), code("print(2)")), "f", {"rules": "fsslib.teaching.execute"}),
+    # Training notebooks are held to the rules and not run, solutions are run and need no sections.
+    "train": (teaching(code("raise SystemError('it was run')", tags=("parameters",)), executed=0), "p", {}),
+    "train_stored": (teaching(code("epochs = 1", stdout("1\n"), tags=("parameters",))), "f", {}),
+    "solutions/solved": (FRAMELESS, "pp", {}),
+    "frameless": (FRAMELESS, "fp", {"rules": "0 headings begin with 'Exercises'"}),
+    "unlisted": (teaching(code("print(1)", stdout("1\n"))), "f", {}),
 }
-
-
-def index_of(names: list[str]) -> str:
-    kinds = {name: "train" if name.startswith("train") else "teach" for name in names}
-    rows = [{"file": n, "kind": kind, "minutes": 1, "datasets": [], "prerequisites": []} for n, kind in kinds.items()]
-    return json.dumps({"notebooks": rows})
+LETTERS = {"p": "passed", "f": "failure", "s": "skipped"}
 
 
 def run_pytest(folder: Path, report: Path) -> subprocess.CompletedProcess:
@@ -66,62 +74,35 @@ def run_pytest(folder: Path, report: Path) -> subprocess.CompletedProcess:
 def outcomes(tmp_path_factory) -> dict[str, dict[str, tuple[str, str]]]:
     """All cases in one run of pytest: file -> item -> (outcome, message)."""
     folder = tmp_path_factory.mktemp("notebooks")
-    for name, notebook in CASES.items():
-        (folder / name).write_text(json.dumps(notebook), encoding="utf-8")
-    (folder / "index.yml").write_text(index_of([name for name in CASES if name != "unlisted.ipynb"]), encoding="utf-8")
+    (folder / "solutions").mkdir()
+    for name, (notebook, *_) in CASES.items():
+        (folder / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    kinds = {f"{name}.ipynb": "train" if "train" in name else "teach" for name in CASES}
+    unlisted = {"unlisted.ipynb", "solutions/solved.ipynb"}
+    listed = index_of({name: kind for name, kind in kinds.items() if name not in unlisted})
+    (folder / "index.yml").write_text(listed, encoding="utf-8")
     run = run_pytest(folder, folder / "report.xml")
     assert run.returncode == 1, run.stdout + run.stderr
     found: dict[str, dict[str, tuple[str, str]]] = {}
     for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
         problem = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         outcome = ("passed", "") if problem is None else (problem.tag, f"{problem.get('message')}\n{problem.text}")
-        found.setdefault(case.get("classname"), {})[case.get("name")] = outcome
+        found.setdefault(case.get("classname").replace(".solved", "/solved"), {})[case.get("name")] = outcome
     return found
 
 
-def results(outcomes: dict, notebook: str) -> dict[str, str]:
-    """Item -> outcome of one notebook."""
-    return {item: outcome for item, (outcome, _) in outcomes[f"{notebook}.ipynb"].items()}
+@pytest.mark.parametrize("case", CASES)
+def test_each_notebook_ends_as_it_must(outcomes, case):
+    _, letters, said = CASES[case]
+    found = outcomes[f"{case}.ipynb"]
+    items = ["rules", *(f"Cell {number}" for number in range(len(letters) - 1))]
+    assert {item: outcome for item, (outcome, _) in found.items()} == dict(zip(items, map(LETTERS.get, letters)))
+    assert [item for item, text in said.items() if text not in found[item][1]] == []
 
 
-def test_near_numbers_ignored_outputs_and_hidden_variables_pass(outcomes):
-    assert results(outcomes, "passes") == {"rules": "passed"} | {f"Cell {number}": "passed" for number in range(6)}
-
-
-def test_a_changed_number_fails_and_is_shown(outcomes):
-    assert results(outcomes, "changed_number") == {"rules": "passed", "Cell 0": "failure"}
-    assert "- mean 0.5100" in outcomes["changed_number.ipynb"]["Cell 0"][1]
-
-
-def test_a_changed_array_shape_fails(outcomes):
-    assert results(outcomes, "changed_shape") == {"rules": "passed", "Cell 0": "failure"}
-
-
-def test_an_exception_is_one_failure_and_the_later_cells_say_why_they_did_not_run(outcomes):
-    expected = {"rules": "passed", "Cell 0": "passed", "Cell 1": "failure", "Cell 2": "skipped", "Cell 3": "skipped"}
-    assert results(outcomes, "exception") == expected
-    assert "ZeroDivisionError" in outcomes["exception.ipynb"]["Cell 1"][1]
-    assert "not run: Cell 1 failed" in outcomes["exception.ipynb"]["Cell 3"][1]
-
-
-@pytest.mark.parametrize("notebook", ["unexecuted", "partly_executed", "without_outputs"])
-def test_what_nbval_would_pass_vacuously_is_refused_with_what_to_do(outcomes, notebook):
-    assert results(outcomes, notebook) == {"rules": "failure"}
-    assert "python -m fsslib.teaching.execute" in outcomes[f"{notebook}.ipynb"]["rules"][1]
-
-
-def test_training_notebooks_are_held_to_the_rules_and_not_run(outcomes):
-    assert results(outcomes, "train") == {"rules": "passed"}
-    assert results(outcomes, "train_with_outputs") == {"rules": "failure"}
-
-
-def test_an_unlisted_notebook_fails_and_the_index_with_it(outcomes):
-    assert results(outcomes, "unlisted") == {"rules": "failure"}
+def test_the_index_fails_with_an_unlisted_notebook_and_nothing_else_was_collected(outcomes):
+    assert outcomes.keys() == {f"{case}.ipynb" for case in CASES} | {"index.yml"}
     assert "unlisted.ipynb is not listed" in outcomes["index.yml"]["rules"][1]
-
-
-def test_nothing_else_was_collected(outcomes):
-    assert outcomes.keys() == CASES.keys() | {"index.yml"}
 
 
 def configured(**options) -> SimpleNamespace:
@@ -147,55 +128,25 @@ def test_this_very_run_has_the_plugin(request):
     assert request.config.pluginmanager.has_plugin("tests.notebooks.plugin"), "conftest.py in the root must load it"
 
 
-@pytest.mark.parametrize(
-    ("fresh", "stored"),
-    [
-        ("0.5001", "0.5000"),
-        ("48.3 %, 0.25%", "48.2 %, 0.26%"),
-        ("0.0001", "-0.0000"),
-        ("tensor([ 0.1000, -0.0000])", "tensor([0.1000, 0.0000])"),
-        ("10.0000 | 3", "9.9999 | 3"),
-        ("    9.9999 | 3", "   10.0000 | 3"),
-        ("1.0000e-03, 1e-05", "0.0010, 0.00001"),
-        ("9.0797e-05, 1.0000e-04", "9.0796e-05, 9.9999e-05"),
-        ("-1.2345e+04", "-1.2346e+04"),
-        ("loss nan, best inf", "loss nan, best inf"),
-        ("64x64, conv1.2, 1.5s", "64x64, conv1.2, 1.5s"),
-    ],
-)
-def test_texts_that_are_equal(fresh, stored):
+EQUAL = """0.5001 = 0.5000; 48.3 %, 0.25% = 48.2 %, 0.26%; 0.0001 = -0.0000; 10.0000 | 3 = 9.9999 | 3
+    9.9999 | 3 =   10.0000 | 3; tensor([ 0.1000, -0.0000]) = tensor([0.1000, 0.0000]); -1.2345e+04 = -1.2346e+04
+1.0000e-03, 1e-05 = 0.0010, 0.00001; 9.0797e-05, 1.0000e-04 = 9.0796e-05, 9.9999e-05
+loss nan, best inf = loss nan, best inf; 64x64, conv1.2, 1.5s = 64x64, conv1.2, 1.5s"""
+DIFFERENT = """0.5100 = 0.5000; 48.23 = 48.25; 2.3e-04 = 9.0796e-05; 0.0000e+00 = 9.0796e-05; 9.0796e-05 = 0.0000e+00
+9.0798e-05 = 9.0796e-05; 1e-05 = 0.0001; 0.0001 = -0.0001; 0.50002 = 0.5000; 48.2 % = 48.2; 1001 images = 1000 images
+It saw 1001. = It saw 1000.; 1.0 = 1; [1.0, 2.0] = [1.0, 2.0, 3.0]; [[1.0], [2.0]] = [[1.0, 2.0]]; 0.5000 = nan
+torch.Size([2, 3]) = torch.Size([3, 2]); nan = inf; -inf = inf; -0.3 = 0.3; mIoU 0.5 = FB-IoU 0.5; 64x64 = 65x65"""
+
+
+@pytest.mark.parametrize("pair", [pair.strip("\n") for pair in EQUAL.replace("\n", "; ").split("; ")])
+def test_texts_that_are_equal(pair):
+    fresh, stored = pair.split(" = ")
     assert NumericText(stored) == NumericText(fresh)
 
 
-@pytest.mark.parametrize(
-    ("fresh", "stored"),
-    [
-        ("0.5100", "0.5000"),
-        ("48.23", "48.25"),
-        ("2.3e-04", "9.0796e-05"),
-        ("0.0000e+00", "9.0796e-05"),
-        ("9.0796e-05", "0.0000e+00"),
-        ("9.0798e-05", "9.0796e-05"),
-        ("1e-05", "0.0001"),
-        ("0.0001", "-0.0001"),
-        ("0.50002", "0.5000"),
-        ("48.2 %", "48.2"),
-        ("1001 images", "1000 images"),
-        ("It saw 1001.", "It saw 1000."),
-        ("1.0", "1"),
-        ("[1.0, 2.0]", "[1.0, 2.0, 3.0]"),
-        ("[[1.0], [2.0]]", "[[1.0, 2.0]]"),
-        ("torch.Size([2, 3])", "torch.Size([3, 2])"),
-        ("0.5000", "nan"),
-        ("nan", "inf"),
-        ("-inf", "inf"),
-        ("-0.3", "0.3"),
-        ("mIoU 0.5", "FB-IoU 0.5"),
-        ("0.5\n0.5", "0.5 0.5"),
-        ("64x64", "65x65"),
-    ],
-)
-def test_texts_that_differ(fresh, stored):
+@pytest.mark.parametrize("pair", [*DIFFERENT.replace("\n", "; ").split("; "), "0.5\n0.5 = 0.5 0.5"])
+def test_texts_that_differ(pair):
+    fresh, stored = pair.split(" = ")
     assert NumericText(stored) != NumericText(fresh)
 
 

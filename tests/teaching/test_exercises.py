@@ -4,6 +4,7 @@ whatever else a reader may do; what the right answers mean; and that lessons lea
 import ast
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 import fsslib as fss
 from fsslib.methods import build_method
 from fsslib.paths import shipped
-from fsslib.teaching import exercises
+from fsslib.teaching import exercises, lesson
 from tests.methods.contract import random_episode, random_images
 
 EXERCISES = dict(exercises.every())
@@ -285,3 +286,16 @@ def test_upright_is_what_viewers_show():
         image.getexif()[0x0112] = orientation
         shown = torch.from_numpy(np.array(ImageOps.exif_transpose(image)))
         assert torch.equal(RIGHT["upright"](stored, orientation), shown.long())
+
+
+def test_a_lesson_is_found_by_its_place_whatever_else_has_its_name(tmp_path, monkeypatch):
+    for name in ("n10.py", "lessons.py"):
+        (tmp_path / name).write_text("raise ImportError('the wrong one')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lesson.cache_clear()
+    assert lesson(10).vote.difficulty == "medium"
+    assert lesson(10) is lesson(10)
+    assert not [name for name in sys.modules if name.startswith(("n10", "lessons", "fsslib_lesson"))]
+    with pytest.raises(ValueError, match="Notebook 11 has nothing of its own; there are 0, 10"):
+        lesson(11)
