@@ -15,6 +15,7 @@ torchvision takes seconds to import, so only what needs it does.
 import hashlib
 import re
 import sys
+import textwrap
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,20 +68,15 @@ class Backbone(nn.Module):
         self,
         name: str,
         network: nn.Sequential,
-        *,
         stages: tuple[str, ...],
         strides: tuple[int, ...],
         weights: WeightsRecord,
         frozen_batch_norm: bool,
     ):
         super().__init__()
-        self.name = name
-        self.network = network
-        self.stages = stages
-        self.strides = strides
+        self.name, self.network, self.stages, self.strides = name, network, stages, strides
         self.channels = tuple(self.channels_behind(stage) for stage in stages)
-        self.weights = weights
-        self.frozen_batch_norm = frozen_batch_norm
+        self.weights, self.frozen_batch_norm = weights, frozen_batch_norm
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         if frozen_batch_norm:
@@ -176,14 +172,9 @@ def build_backbone(
     network = network[: list(dict(network.named_children())).index(stages[-1]) + 1]
     record = _load(name, network, weights, cut_off=whole - set(_torchvision_names(network)))
 
-    return Backbone(
-        name,
-        network,
-        stages=stages,
-        strides=tuple(min(STAGE_STRIDES[name][stage], output_stride) for stage in stages),
-        weights=record,
-        frozen_batch_norm=is_resnet and record.loaded > 0 if frozen_batch_norm is None else frozen_batch_norm,
-    )
+    strides = tuple(min(STAGE_STRIDES[name][stage], output_stride) for stage in stages)
+    frozen = is_resnet and record.loaded > 0 if frozen_batch_norm is None else frozen_batch_norm
+    return Backbone(name, network, stages, strides, record, frozen)
 
 
 def replace_stride_with_dilation(stage: nn.Module, dilation: int) -> None:
@@ -281,38 +272,30 @@ def _load(name: str, network: nn.Sequential, weights: str | Path, cut_off: set[s
     if weights == "none":
         return WeightsRecord()
     source, found = _download(name) if weights == "imagenet" else _find(weights)
-    names = _torchvision_names(network)
-    wanted = dict(zip(names, network.state_dict().values(), strict=True))
-    missing = [key for key in wanted if key not in found]
-    unexpected = [key for key in found if key not in wanted]
-    common = [key for key in wanted if key in found]
-    faults = {
-        "lacking": [key for key in missing if not key.endswith("num_batches_tracked")],
-        "of another shape or kind": [
-            f"{key} {_kind(found[key])} for {_kind(wanted[key])}"
-            for key in common
-            if _kind(found[key]) != _kind(wanted[key])
-        ],
-        "unknown": [k for k in unexpected if k not in cut_off and not k.startswith(("fc.", "classifier."))],
-    }
-    if any(faults.values()):
+    theirs_to_ours, own = _torchvision_names(network), network.state_dict()
+    missing = tuple(key for key in theirs_to_ours if key not in found)
+    unexpected = tuple(key for key in found if key not in theirs_to_ours)
+    dropped = {key for key in unexpected if key in cut_off or key.startswith(("fc.", "classifier."))}
+    asked = {theirs_to_ours.get(key, key): tensor for key, tensor in found.items() if key not in dropped}
+    counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
+    whole_numbers = [key for key in own.keys() & asked if own[key].is_floating_point() > asked[key].is_floating_point()]
+    try:
+        if whole_numbers:
+            raise RuntimeError(f"\nIntegers where fractions belong: {sorted(whole_numbers)}.")
+        network.load_state_dict(counters | asked)
+    except RuntimeError as error:
         raise WeightsError(
-            f"{source} does not fit {name} with {', '.join(dict(network.named_children()))}. Tensors "
-            f"{', '.join(f'{fault}: {_some(keys)}' for fault, keys in faults.items())}. Ask for the stages that it "
-            f"holds, pass weights of the whole {name}, or build the backbone that these belong to."
-        )
-    loaded = {key: found[key].to(wanted[key].dtype) for key in common}
-    network.load_state_dict({names[key]: tensor for key, tensor in loaded.items()}, strict=False)
-    return WeightsRecord(source, tensors_sha256(loaded), len(loaded), tuple(missing), tuple(unexpected))
+            f"{source} does not fit {name} with {', '.join(dict(network.named_children()))}. "
+            f"{what_does_not_fit(error)} Ask for the stages that it holds, pass weights of the whole {name}, or build "
+            "the backbone that these belong to."
+        ) from error
+    loaded = {key: network.state_dict()[ours] for key, ours in theirs_to_ours.items() if key in found}
+    return WeightsRecord(source, tensors_sha256(loaded), len(loaded), missing, unexpected)
 
 
-def _kind(tensor: Tensor) -> str:
-    return f"{'float' if tensor.is_floating_point() else 'integer'}{list(tensor.shape)}"
-
-
-def _some(items: Sequence[str]) -> str:
-    """The number of items and the first three of them."""
-    return str(len(items)) + (f" ({'; '.join(items[:3])}{' ...' * (len(items) > 3)})" if items else "")
+def what_does_not_fit(error: RuntimeError) -> str:
+    """What `load_state_dict` said: missing, unknown, of another shape; the beginning of each and at most four."""
+    return " ".join(textwrap.shorten(line, 200, placeholder=" ...") for line in str(error).splitlines()[1:5])
 
 
 def _download(name: str) -> tuple[str, Mapping[str, Tensor]]:
@@ -357,7 +340,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
         ) from error
     tensors = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
-        inside = f" with {_some(list(map(str, found)))}" if isinstance(found, Mapping) else ""
+        inside = f" with {len(found)} entries {list(found)[:3]}" if isinstance(found, Mapping) else ""
         raise WeightsError(
             f"{path} holds no state dict (tensors by name) but a {type(found).__name__}{inside}. "
             "Save model.state_dict()."

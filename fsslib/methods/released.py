@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fsslib.blocks.backbones import WeightsError, WeightsRecord, read_tensors, tensors_sha256
+from fsslib.blocks.backbones import WeightsError, WeightsRecord, read_tensors, tensors_sha256, what_does_not_fit
 from fsslib.methods.base import Method, ReleasedNames
 
 
@@ -46,7 +46,7 @@ def load_released(method: Method, path: str | Path) -> None:
         method.load_state_dict(rename(found, method.released_names))
     except RuntimeError as error:
         raise WeightsError(
-            f"{path} does not fit this {kind} on {method.backbone.name}: {str(error).splitlines()[1].strip()[:200]} "
+            f"{path} does not fit this {kind} on {method.backbone.name}: {what_does_not_fit(error)} "
             "Build the method as the checkpoint's authors did; see `load_released`."
         ) from error
     method.backbone.weights = WeightsRecord(Path(path).name, tensors_sha256(found), len(found))

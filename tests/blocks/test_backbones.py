@@ -389,31 +389,28 @@ class Trap:
 
 
 BROKEN = {
-    "one tensor gone": (
-        less("layer2.0.conv1.weight"),
-        r"lacking: 1 \(layer2\.0\.conv1\.weight\), of another shape or kind: 0, unknown: 0\. Ask",
-    ),
-    "no statistics": (less("bn1.running_mean"), r"lacking: 1 \(bn1\.running_mean\)"),
+    "one tensor gone": (less("layer2.0.conv1.weight"), r'Missing key.*: "layer2\.0\.conv1\.weight"\. Ask for'),
+    "no statistics": (less("bn1.running_mean"), r'Missing key.*: "bn1\.running_mean"\. Ask for'),
     "another shape": (
         lambda state: state | {"conv1.weight": torch.zeros(64, 4, 7, 7)},
-        r"kind: 1 \(conv1\.weight float\[64, 4, 7, 7\] for float\[64, 3, 7, 7\]\)",
+        r"size mismatch for conv1\.weight: .*\[64, 4, 7, 7\].*\[64, 3, 7, 7\]",
     ),
     "integers": (
         lambda state: state | {"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)},
-        r"conv1\.weight integer\[64, 3, 7, 7\] for float",
+        r"Integers where fractions belong: \['conv1\.weight'\]\. Ask for",
     ),
     "a stranger": (
         lambda state: state | {"layer1.2.conv1.weight": torch.zeros(1)},
-        r"unknown: 1 \(layer1\.2\.conv1\.weight\)",
+        r'Unexpected key.*: "layer1\.2\.conv1\.weight"\. Ask for',
     ),
     "a prefix": (
         lambda state: {f"module.{k}": v for k, v in state.items()},
-        r"lacking: 100 .*unknown: 122 \(module\.conv1\.weight",
+        r'Missing key.*: "conv1\.weight", .* \.\.\. Unexpected key.*: "module\.conv1\.weight"',
     ),
-    "a checkpoint": (lambda state: {"model": state, "epoch": 3}, r"no state dict .* a dict with 2 \(model; epoch\)"),
-    "nothing": (lambda state: {}, "no state dict .* but a dict with 0. Save model"),
+    "a checkpoint": (lambda state: {"model": state, "epoch": 3}, r"no state dict .* a dict with 2 .*'model', 'epoch'"),
+    "nothing": (lambda state: {}, r"no state dict .* but a dict with 0 entries.*Save model"),
     "a list": (lambda state: [1, 2], "no state dict .* but a list"),
-    "up to layer3": (less("layer4", "fc"), r"lacking: 25 \(layer4\.0.*Ask for the stages that it holds"),
+    "up to layer3": (less("layer4", "fc"), r'Missing key.*: "layer4\.0.*Ask for the stages that it holds'),
     "code": (lambda state: state | {"extra": Trap()}, "cannot be read as weights"),
 }
 
@@ -493,7 +490,7 @@ def test_the_truncated_resnet18_loads_up_to_layer3_and_is_refused_for_layer4_or_
         wanted = create_feature_extractor(reference, list(FIRST_THREE))(normalised(x))
         for stage, features in zip(FIRST_THREE, backbone(x), strict=True):
             torch.testing.assert_close(features, wanted[stage], rtol=1e-6, atol=1e-6)
-    with pytest.raises(WeightsError, match=r"lacking: 25 \(layer4\.0"):
+    with pytest.raises(WeightsError, match=r'Missing key.*: "layer4\.0'):
         build_backbone("resnet18", weights=REAL)
     content = (real_weights / REAL).read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
@@ -507,5 +504,5 @@ def test_the_truncated_resnet18_loads_up_to_layer3_and_is_refused_for_layer4_or_
     "stranger", ["mobilenet_v2_imagenet_features_bnfolded_fp16.pth", "squeezenet1_1_imagenet_fp16.pth"]
 )
 def test_real_weights_of_another_network_are_refused(name, stranger, real_weights):
-    with torch.device("meta"), pytest.raises(WeightsError, match=f"{stranger} does not fit {name}"):
+    with pytest.raises(WeightsError, match=f"{stranger} does not fit {name}"):
         build_backbone(name, weights=real_weights / stranger)
