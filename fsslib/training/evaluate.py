@@ -62,7 +62,7 @@ def evaluate(
         rows = episodes.manifest.rows
         images = [key for row in rows for key in (row.query, *_support_keys(row))]
         if len(set(images)) <= 0.9 * len(images):
-            predict = _Reusing(method, rows, keep_bytes).predict
+            predict = _reusing(method, rows, keep_bytes)
     batches, total = episodes.batches(batch_size), -(-len(episodes) // batch_size)
     with evaluating(method, device):
         for episode in tqdm(batches, f"{batch_size} at a time", total, disable=not progress):
@@ -145,26 +145,20 @@ class _Peak(TorchDispatchMode):
 _Peak.__torch_dispatch__ = inspect.unwrap(_Peak.__torch_dispatch__)
 
 
-class _Reusing:
+def _reusing(method: Method, rows: Sequence[EpisodeRow], room: int) -> Callable[[Episode], Prediction]:
     """Predictions for the rows of a manifest, in their order, that encode an image once as long as there is room."""
+    left, queries = iter(rows), _Kept([row.query for row in rows], room)
+    supports = _Kept([key for row in rows for key in _support_keys(row)], room)
 
-    def __init__(self, method: Method, rows: Sequence[EpisodeRow], room: int):
-        self._method, self._rows = method, iter(rows)
-        self._supports = _Kept([key for row in rows for key in _support_keys(row)], room)
-        self._queries = _Kept([row.query for row in rows], room)
+    def predict(episode: Episode) -> Prediction:
+        asked, lead = list(itertools.islice(left, len(episode))), episode.support_masks.shape[:3]
+        images, masks = episode.support_images.flatten(0, 2), episode.support_masks.flatten(0, 2)
+        with method.autocast(episode.query_images.device):
+            shown = supports.encoded(method, [key for row in asked for key in _support_keys(row)], images, masks)
+            query = queries.encoded(method, [row.query for row in asked], episode.query_images)
+            return method.predict_encoded({key: value.unflatten(0, lead) for key, value in shown.items()}, query)
 
-    def predict(self, episode: Episode) -> Prediction:
-        rows = list(itertools.islice(self._rows, len(episode)))
-        lead = episode.support_masks.shape[:3]
-        with self._method.autocast(episode.query_images.device):
-            support = self._supports.encoded(
-                self._method,
-                [key for row in rows for key in _support_keys(row)],
-                episode.support_images.flatten(0, 2),
-                episode.support_masks.flatten(0, 2),
-            )
-            query = self._queries.encoded(self._method, [row.query for row in rows], episode.query_images)
-            return self._method.predict_encoded({k: v.unflatten(0, lead) for k, v in support.items()}, query)
+    return predict
 
 
 class _Kept:
@@ -182,7 +176,6 @@ class _Kept:
         """`method.encode` of images, or images and masks, of these names."""
         new = {key: place for place, key in enumerate(keys) if key not in self._kept}
         found = {key: self._kept[key] for key in keys if key in self._kept}
-        made: dict[str, Tensor] = {}
         if new:
             made = method.encode(*(tensor[list(new.values())] for tensor in inputs))
             found |= {key: {name: values[i] for name, values in made.items()} for i, key in enumerate(new)}
