@@ -195,7 +195,7 @@ def coco(tmp_path) -> Coco:
 # HSNet
 
 
-def hold_hsnets(images, rows, classes, counts, ratios, golden) -> None:
+def assert_hsnets(images, rows, classes, counts, ratios, golden) -> None:
     """Intersections and unions of `classes`, mIoU and FB-IoU in per cent, the prints of truth and masks are HSNet's."""
     meter = score_of(images, rows, "hsnet", answers(len(rows)))
     assert counts_by_class(meter, classes) == counts
@@ -210,14 +210,14 @@ def test_hsnets_truth_masks_and_counts_on_pascal(voc):
     rows = hsnet_pascal(pairs_in(voc[1]), fold=0, shots=2, episodes=40).rows
     assert (rows[2].query, rows[2].classes, rows[2].supports) == ("2007_000001", (1,), (("2007_000005",) * 2,))
     counts = [2580, 2541, 1786, 2174, 3270], [22986, 25573, 19802, 19957, 26287]
-    hold_hsnets(voc[0], rows, CLASSES, counts, (10.702560424804688, 28.72820281982422), (304644261, 6559589))
+    assert_hsnets(voc[0], rows, CLASSES, counts, (10.702560424804688, 28.72820281982422), (304644261, 6559589))
 
 
 def test_hsnets_truth_masks_and_counts_on_coco(coco):
     names, classes = coco.ids, [class_id(name) for name in COCO_NAMES.values()]
     rows = [EpisodeRow(names[n % 4], (classes[n % 3],), ((names[(n + 1 + n // 4) % 4],),)) for n in range(12)]
     counts = [3078, 1563, 1939], [13706, 12232, 12644]
-    hold_hsnets(coco, rows, classes, counts, (16.856870651245117, 30.635435104370117), (1661242, 1535793))
+    assert_hsnets(coco, rows, classes, counts, (16.856870651245117, 30.635435104370117), (1661242, 1535793))
 
 
 def test_hsnets_truth_masks_and_counts_on_fss_1000(tmp_path):
@@ -225,7 +225,7 @@ def test_hsnets_truth_masks_and_counts_on_fss_1000(tmp_path):
     images, test = Fss1000(tmp_path, part="test", size=SIZE), class_ids("test")
     rows = [EpisodeRow(f"{c}/{k}", (test[c],), ((f"{c}/{k % 3 + 1}",),)) for c in FSS_CLASSES for k in (1, 2, 3)]
     counts, classes = ([1341, 1367], [9322, 9351]), [test[c] for c in FSS_CLASSES]
-    hold_hsnets(images, rows, classes, counts, (14.50204086303711, 29.975431442260742), (675326, 673412))
+    assert_hsnets(images, rows, classes, counts, (14.50204086303711, 29.975431442260742), (675326, 673412))
 
 
 def test_the_painting_order_is_the_protocols_with_label_maps_of_its_own(coco, tmp_path):
