@@ -58,7 +58,7 @@ def _released_names() -> ReleasedNames:
 
 
 class HSNet(BinaryMethod):
-    """A frozen backbone in evaluation mode, the hypercorrelations of its `feature_pyramid`, and a learner on them.
+    """A frozen backbone, its stored statistics too, the hypercorrelations of its `feature_pyramid`, a learner on them.
 
     `width` is the learner's, by default 128 and at most half the channels of the last stage. On ResNets and VGG16 with
     an output stride of 32 (`backbone_options`) it is the paper's network. Any backbone with stages to compare will do:
@@ -70,7 +70,9 @@ class HSNet(BinaryMethod):
 
     def __init__(self, backbone: Backbone, *, width: int | None = None):
         super().__init__()
-        self.backbone = backbone.requires_grad_(False).eval()
+        self.backbone = backbone.requires_grad_(False)
+        backbone.frozen_batch_norm = True
+        backbone.train()
         example = torch.zeros(1, 3, 64, 64, device=backbone.mean.device)
         with torch.no_grad():
             levels = feature_pyramid(backbone, example)
@@ -86,11 +88,6 @@ class HSNet(BinaryMethod):
         if name == "tiny":
             return {}
         return {"output_stride": 32} | ({"stages": ("block4", "block5")} if name == "vgg16" else {})
-
-    def train(self, mode: bool = True) -> "HSNet":
-        super().train(mode)
-        self.backbone.eval()
-        return self
 
     def losses(self, batch: Episode) -> dict[str, Tensor]:
         """Each shot answers on its own."""

@@ -119,11 +119,7 @@ def contrastive(anchors, positives, ids=None, *, temperature, symmetric):
 
 
 def segmentation(features, foreground, background, labels, scale=20.0):
-    costs = []
-    for (b, y, x), k in known(labels):
-        logits = scale * np.array([cosine(features[b, :, y, x], p[b]) for p in (background, foreground)])
-        costs.append(np.log(np.exp(logits).sum()) - logits[k])
-    return np.mean(costs)
+    return difficulty(scaled_cosines(features, foreground, background, scale), labels)[labels != VOID].mean()
 
 
 def orthogonality(means, stds, centred, diagonal):
@@ -170,6 +166,10 @@ def cosines(features, prototypes):
     )
 
 
+def scaled_cosines(features, foreground, background, scale=20.0):
+    return scale * np.stack([cosines(features, background), cosines(features, foreground)], 1)
+
+
 def statistics(features):
     return np.stack([features.mean((2, 3)), np.sqrt(features.var((2, 3)) + 1e-5)], 1)
 
@@ -180,15 +180,14 @@ def restyled(features, mean, std, alpha):
     return (features - own_mean[..., None, None]) / own_std[..., None, None] * mixed[1] + mixed[0]
 
 
-MAP, LABELS, CLASSES = (2, 4, 3, 4), (2, 3, 4), (0, 1, 2, 3, VOID)
-PIXADV = every(
-    use_difficulty=(True, False),
-    use_balance=(True, False),
-    count_ignored=(True, False),
-    normalise_map=(True, False),
-    reduce=("valid", "all"),
-    detach_maps=(True, False),
-)
+MAP, JUDGED, VECTORS, LABELS, CLASSES = (2, 4, 3, 4), (2, 1, 3, 4), (2, 4), (2, 3, 4), (0, 1, 2, 3, VOID)
+PAIR, BOTH = ((5, 6), (5, 6)), (True, False)
+CHOICES = dict.fromkeys(("use_difficulty", "use_balance", "count_ignored", "normalise_map", "detach_maps"), BOTH)
+PIXADV = every(reduce=("valid", "all"), **CHOICES)
+FOCAL = ({}, {"as_released": True}, *every(gamma=(0.0, 0.5, 1.0, 5.0)))
+DISTILLATION = every(teacher_temperature=(0.5, 1.0, 2.0), class_reduce=("mean", "sum"))
+CONTRAST = every(temperature=(0.1, 1.0), symmetric=BOTH)
+ORTHOGONALITY = every(centred=BOTH, diagonal=BOTH)
 POOLING = every(resize=("features", "mask"), align_corners=(False, True), eps=(1e-5, 1e-2))
 # Same size, whole strides, 8k + 1, a stride that is no whole number, a grid finer than the image, one cell.
 GRIDS = [
@@ -199,66 +198,38 @@ GRIDS = [
     ((7, 6), (4, 5)),
     ((1, 1), (6, 4)),
 ]
-CONTRAST = every(temperature=(0.1, 1.0), symmetric=(True, False))
+SEGMENTED = MAP, VECTORS, VECTORS
+
+
+def balance_map(labels, **how):
+    return adversarial.class_balance_map(labels, 4, **how)
+
+
+def stacked_statistics(features):
+    return torch.stack(memory.feature_statistics(features), 1)
+
+
+def pooling_block(grid, size):
+    shapes = ((2, 3, *grid),)
+    return Block(pooling.masked_average_pooling, pooled, shapes, (2, *size), (0, 1, VOID), POOLING, keeps_dtype=True)
+
+
 BLOCKS = {
     "difficulty map": Block(adversarial.pixel_difficulty_map, difficulty, (MAP,), LABELS, CLASSES),
-    "balance map": Block(
-        lambda labels, **how: adversarial.class_balance_map(labels, 4, **how),
-        balance,
-        (),
-        LABELS,
-        CLASSES,
-        every(count_ignored=(True, False)),
+    "balance map": Block(balance_map, balance, (), LABELS, CLASSES, every(count_ignored=BOTH)),
+    "pixadv": Block(adversarial.pixadv_loss, pixadv, (MAP, JUDGED), LABELS, CLASSES, PIXADV),
+    "focal": Block(adversarial.focal_loss, focal, (MAP,), LABELS, CLASSES, FOCAL),
+    "distillation": Block(adversarial.distillation_loss, distillation, (MAP, MAP), options=DISTILLATION),
+    "domain": Block(adversarial.domain_loss, domain_loss, (JUDGED,), options=every(domain=("source", "target"))),
+    "contrast of images": Block(contrast.prototype_contrastive_loss, contrastive, PAIR, options=CONTRAST),
+    "contrast of classes": Block(contrast.prototype_contrastive_loss, contrastive, PAIR, (5,), (3, 7, 8), CONTRAST),
+    "prototype loss": Block(
+        contrast.prototype_segmentation_loss, segmentation, SEGMENTED, LABELS, (0, 1, VOID), ({}, {"scale": 1.0})
     ),
-    "pixadv": Block(adversarial.pixadv_loss, pixadv, (MAP, (2, 1, 3, 4)), LABELS, CLASSES, PIXADV),
-    "focal": Block(
-        adversarial.focal_loss,
-        focal,
-        (MAP,),
-        LABELS,
-        CLASSES,
-        ({}, {"as_released": True}, *every(gamma=(0.0, 0.5, 1.0, 5.0))),
-    ),
-    "distillation": Block(
-        adversarial.distillation_loss,
-        distillation,
-        (MAP, MAP),
-        options=every(teacher_temperature=(0.5, 1.0, 2.0), class_reduce=("mean", "sum")),
-    ),
-    "domain": Block(adversarial.domain_loss, domain_loss, ((2, 1, 3, 4),), options=every(domain=("source", "target"))),
-    "contrast of images": Block(contrast.prototype_contrastive_loss, contrastive, ((5, 6), (5, 6)), options=CONTRAST),
-    "contrast of classes": Block(
-        contrast.prototype_contrastive_loss, contrastive, ((5, 6), (5, 6)), (5,), (3, 7, 8), CONTRAST
-    ),
-    "prototype segmentation": Block(
-        contrast.prototype_segmentation_loss,
-        segmentation,
-        (MAP, (2, 4), (2, 4)),
-        LABELS,
-        (0, 1, VOID),
-        ({}, {"scale": 1.0}),
-    ),
-    "orthogonality": Block(
-        memory.orthogonality_loss,
-        orthogonality,
-        ((5, 6), (5, 6)),
-        options=every(centred=(True, False), diagonal=(True, False)),
-        positive=True,
-    ),
-    "cosine map": Block(similarity.cosine_similarity_map, cosines, (MAP, (2, 4))),
-    "prototype logits": Block(
-        similarity.prototype_logits,
-        lambda f, one, other, scale=20.0: scale * np.stack([cosines(f, other), cosines(f, one)], 1),
-        (MAP, (2, 4), (2, 4)),
-        options=({}, {"scale": 1.0}),
-    ),
-    "statistics": Block(lambda f: torch.stack(memory.feature_statistics(f), 1), statistics, (MAP,)),
-    "restyle": Block(
-        memory.restyle, restyled, (MAP, (2, 4), (2, 4)), options=every(alpha=(0.0, 0.3, 1.0)), keeps_dtype=True
-    ),
-} | {
-    f"pooling {grid} of {size}": Block(
-        pooling.masked_average_pooling, pooled, ((2, 3, *grid),), (2, *size), (0, 1, VOID), POOLING, keeps_dtype=True
-    )
-    for grid, size in GRIDS
+    "orthogonality": Block(memory.orthogonality_loss, orthogonality, PAIR, options=ORTHOGONALITY, positive=True),
+    "cosine map": Block(similarity.cosine_similarity_map, cosines, (MAP, VECTORS)),
+    "prototype logits": Block(similarity.prototype_logits, scaled_cosines, SEGMENTED, options=({}, {"scale": 1.0})),
+    "statistics": Block(stacked_statistics, statistics, (MAP,)),
+    "restyle": Block(memory.restyle, restyled, SEGMENTED, options=every(alpha=(0.0, 0.3, 1.0)), keeps_dtype=True),
+    **{f"pooling {grid} of {size}": pooling_block(grid, size) for grid, size in GRIDS},
 }

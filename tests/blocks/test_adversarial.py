@@ -200,13 +200,6 @@ def test_a_step_along_the_gradient_makes_rare_and_wrong_pixels_look_like_the_sou
     assert push[3].item() == pytest.approx(3 * push[0].item())  # one pixel of the class against three
 
 
-@pytest.mark.parametrize("size", [(5, 6), (1, 6), (6, 1)])
-def test_images_of_a_batch_are_weighed_one_by_one(size):
-    logits, domain, labels = drawn(batch=3, size=size, void=0)
-    alone = [pixadv_loss(logits[i : i + 1], domain[i : i + 1], labels[i : i + 1]) for i in range(3)]
-    torch.testing.assert_close(pixadv_loss(logits, domain, labels), torch.stack(alone).mean())
-
-
 def test_a_training_step_in_bfloat16_is_finite():
     logits, _, labels = drawn(batch=1, classes=5, size=(32, 32))
     logits = (20 * logits).float().requires_grad_()

@@ -8,7 +8,6 @@ import inspect
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,25 +37,6 @@ def test_golden_value_of_a_two_by_two_map(resize, align_corners):
     assert masked_average_pooling(features, mask, **options).tolist() == [pytest.approx([2.5, 0.5], rel=1e-5)]
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("grid", "size"), [((5, 3), (13, 20)), ((16, 16), (64, 64)), ((53, 53), (417, 417))])
-def test_pooling_with_the_transposed_mask_equals_upsampling_the_features(grid, size, align_corners):
-    features, mask = drawn(grid, size, batch=2, channels=3)
-    marked = (mask == 1).double()
-    large = F.interpolate(features, size, mode="bilinear", align_corners=align_corners)
-    expected = (large * marked[:, None]).sum((2, 3)) / (marked.sum((1, 2))[:, None] + 1e-5)
-    found = masked_average_pooling(features, mask, resize="features", align_corners=align_corners)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_every_masked_pixel_has_one_vote_when_features_are_resized(align_corners):
-    _, mask = drawn((5, 3), (13, 20))
-    weights = grid_weights(mask, (5, 3), align_corners=align_corners, dtype=torch.float64)
-    torch.testing.assert_close(weights.sum((1, 2)), (mask == 1).sum((1, 2)).double())
-    assert (weights >= 0).all()
-
-
 def test_the_two_families_differ_at_a_border_and_agree_at_equal_sizes():
     features, mask = drawn((4, 4), (16, 16), values=(0, 1))
     fine = [masked_average_pooling(features, mask, resize=resize) for resize in ("features", "mask")]
@@ -67,16 +47,6 @@ def test_the_two_families_differ_at_a_border_and_agree_at_equal_sizes():
 
 
 # What may be in a mask
-
-
-@pytest.mark.parametrize(("resize", "align_corners"), FAMILIES)
-@pytest.mark.parametrize("value", [0, VOID])
-def test_an_empty_mask_gives_zeros_and_spares_its_neighbours(resize, align_corners, value):
-    features, mask = drawn((4, 4), (16, 16))
-    mask[1] = value
-    found = masked_average_pooling(features, mask, resize=resize, align_corners=align_corners)
-    assert (found[1] == 0).all()
-    assert (found[[0, 2]] != 0).all()
 
 
 def test_a_mask_lost_on_the_way_down_gives_zeros_only_if_the_mask_is_resized():
@@ -126,11 +96,13 @@ def test_properties(problem, constant):
     features, mask, options = problem
     found = masked_average_pooling(features, mask, **options)
 
-    # A constant comes back, and nothing from an empty mask.
+    # A constant comes back, and nothing from an empty mask. Features resized: each masked pixel has one vote.
     weights = grid_weights(mask, features.shape[-2:], dtype=torch.float64, **options).sum((1, 2))
     flat = masked_average_pooling(torch.full_like(features, constant), mask, **options)
     torch.testing.assert_close(flat, (constant * weights / (weights + 1e-5))[:, None].expand_as(flat))
     assert (weights[(mask != 1).all(-1).all(-1)] == 0).all()
+    if options["resize"] == "features":
+        torch.testing.assert_close(weights, (mask == 1).sum((1, 2)).double())
 
     # Between the smallest and the largest feature.
     low, high = features.flatten(2).aminmax(dim=2)

@@ -86,7 +86,8 @@ def test_several_shots_are_averaged_in_logits_and_in_the_loss():
     assert np.std(losses) > 0
 
 
-def test_the_backbone_stays_in_evaluation():
+def test_the_backbones_norms_stay_in_evaluation():
     method = small_method("hsnet").train()
-    assert not any(module.training for module in method.backbone.modules())
+    norms = [module for module in method.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert [norm.training for norm in norms] == [False] * 4
     assert method.learner.training
