@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import filelock
-
 Made = TypeVar("Made")
 
 
@@ -42,6 +40,8 @@ def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[
     """
     if (found := read(folder)) is not None:
         return found
+    import filelock  # not for every command that only wants to be told of a DataError
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
         # Another process may have made it while this one waited.

@@ -193,9 +193,14 @@ def test_rows_of_another_machine_are_kept_while_the_plan_holds_them(tmp_path, mo
     monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
     plan = planned(tmp_path)
     plan.results_file.parent.mkdir()
-    rows = [{"config_sha256": sha256, "label": "old", "best": 1} for sha256 in (plan.at(1).sha256, 64 * "0")]
-    plan.results_file.write_text(json.dumps({"runs": rows}))
-    assert plans.read_rows(plans.gather(plan)) == [rows[0] | {"label": "second"}]
+    kept, gone = ({"config_sha256": sha256, "label": "old"} for sha256 in (plan.at(1).sha256, 64 * "0"))
+    plan.results_file.write_text(json.dumps({"runs": [kept, gone]}))
+    mine = {"config_sha256": plan.at(0).sha256, "training": {"steps": 9}, "best": {"step": 3}}
+    more = {"schema_version": 1, "run_id": "", "at_once": {}, "training": {"steps": 9, "tail": []}}
+    plan.at(0).folder.mkdir(parents=True)
+    (plan.at(0).folder / "result.json").write_text(json.dumps(mine | more))
+    rows = [mine | {"label": "first"}, kept | {"label": "second"}, mine | {"label": "first again"}]
+    assert plans.read_rows(plans.gather(plan)) == rows
 
 
 @pytest.mark.slow
@@ -354,3 +359,8 @@ def test_a_forecast_says_what_is_done_and_what_is_not_known(tmp_path, monkeypatc
         "results/tried.json holds 1 of these runs, whose folders are not here; running them again replaces their rows."
     )
     assert lines[4] == "About 70 s with 2 at a time, going by runs/ and results/, and 2 runs never measured."
+    rows.append(measured(50.0, 40.0, targets=()))
+    (tmp_path / "results" / "tried.json").write_text(json.dumps({"runs": rows}))
+    *_, second, _, last = forecast(plan, jobs=2).splitlines()
+    assert second.endswith("2 runs    0 done  about 50 s each")
+    assert last == "About 85 s with 2 at a time, going by runs/ and results/."
