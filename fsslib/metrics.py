@@ -95,24 +95,19 @@ class FewShotMeter:
         ways = class_ids.shape[1]
         if unknown := set(class_ids.flatten().tolist()) - set(self.class_ids):
             raise ValueError(f"Classes {sorted(unknown)} are not among the meter's {list(self.class_ids)}.")
-        _hold_alike(prediction, labels)
-        _hold_within(prediction, ways, "Predictions", " (background and the ways)")
+        _hold_maps(prediction, labels, ways, " (background and the ways)")
 
-        valid = (labels != VOID).flatten(1)
-        predicted, true = prediction.flatten(1), labels.flatten(1)
+        predicted, true, valid = prediction.flatten(1), labels.flatten(1), (labels != VOID).flatten(1)
         way = torch.arange(1, ways + 1, device=labels.device)[None, :, None]
-        says, is_ = (predicted[:, None] == way) & valid[:, None], (true[:, None] == way) & valid[:, None]
-        tp, fp, fn = ((a & b).sum(-1) for a, b in ((says, is_), (says, ~is_), (~says, is_)))
-        episode = torch.arange(len(labels), device=labels.device) + len(self.binary)
-        rows = [episode[:, None].expand(-1, ways), class_ids, tp, fp, fn]
-        self.ways = torch.cat([self.ways, torch.stack(rows, -1).flatten(0, 1).cpu()])
+        cells = _cells(predicted[:, None] == way, true[:, None] == way, valid[:, None])
+        episode = torch.arange(len(labels), device=labels.device)[:, None] + len(self.binary)
+        rows = torch.stack([episode.expand_as(class_ids), class_ids], -1)
+        self.ways = torch.cat([self.ways, torch.cat([rows, cells[..., :3]], -1).flatten(0, 1).cpu()])
+        self.binary = torch.cat([self.binary, _cells(predicted > 0, true > 0, valid).cpu()])
 
-        any_says, any_is = (predicted > 0) & valid, (true > 0) & valid
-        cells = ((any_says & any_is), (any_says & ~any_is), (~any_says & any_is), (~any_says & ~any_is & valid))
-        self.binary = torch.cat([self.binary, torch.stack([c.sum(-1) for c in cells], -1).cpu()])
-
-        claimed = says.any(-1) if presence is None else presence
-        self.exact = torch.cat([self.exact, (claimed == is_.any(-1)).all(-1).long().cpu()])
+        right, false, missed, _ = cells.unbind(-1)
+        claimed = right + false > 0 if presence is None else presence
+        self.exact = torch.cat([self.exact, (claimed == (right + missed > 0)).all(-1).long().cpu()])
 
     def __add__(self, other: "FewShotMeter") -> "FewShotMeter":
         """The meter that saw the episodes of both, other's after self's. Raises ValueError for another `absent`."""
@@ -175,15 +170,22 @@ def _mean(ious: Iterable[float | None]) -> float:
     return sum(seen) / len(seen)
 
 
-def _hold_alike(prediction: Tensor, labels: Tensor) -> None:
+def _cells(says: Bool[Tensor, "*B P"], is_: Bool[Tensor, "*B P"], valid: Bool[Tensor, "*#B P"]) -> Int[Tensor, "*B 4"]:
+    """The valid pixels that are TP, FP, FN and TN."""
+    pairs = ((says, is_), (says, ~is_), (~says, is_), (~says, ~is_))
+    return torch.stack([(a & b & valid).sum(-1) for a, b in pairs], -1)
+
+
+def _hold_maps(prediction: Tensor, labels: Tensor, most: int, more: str = "") -> None:
     if prediction.shape != labels.shape:
         raise ValueError(f"Prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape.")
+    _hold_within(prediction, most, f"Predictions must lie in 0..{most}{more}")
 
 
-def _hold_within(values: Tensor, most: int, what: str, more: str = "") -> None:
+def _hold_within(values: Tensor, most: int, rule: str) -> None:
     if values.numel() and not 0 <= values.min() <= values.max() <= most:
         low, high = (v.item() for v in values.aminmax())
-        raise ValueError(f"{what} must lie in 0..{most}{more}; found {low}..{high}.")
+        raise ValueError(f"{rule}; found {low}..{high}.")
 
 
 class SegmentationMeter:
@@ -214,10 +216,9 @@ class SegmentationMeter:
         """Add a batch of any size. Raises ValueError for a prediction outside 0 .. C-1, also on void, and for labels
         that are neither that nor void.
         """
-        _hold_alike(prediction, labels)
         batch, count, valid = len(labels), len(self.class_names), labels != VOID
-        _hold_within(prediction, count - 1, "Predictions")
-        _hold_within(labels[valid], count - 1, "Labels", f", or {VOID} for void")
+        _hold_maps(prediction, labels, count - 1)
+        _hold_within(labels[valid], count - 1, f"Labels must lie in 0..{count - 1}, or {VOID} for void")
         image = torch.arange(batch, device=labels.device)[:, None, None].expand_as(labels)
         cell = (image * count + labels) * count + prediction
         confusion = torch.bincount(cell[valid], minlength=batch * count**2).view(batch, count, count).cpu()
