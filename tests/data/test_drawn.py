@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
 from fsslib.data.drawn import read_drawn_mask, read_picture
+from fsslib.data.flatness import is_label_map
 from fsslib.data.images import DataError, voc_palette
 
 HEIGHT, WIDTH = 120, 160
@@ -437,6 +438,16 @@ def test_every_cell_of_a_segmenter_is_kept_at_every_size(tmp_path, kind, scale):
     mask = read_drawn_mask(path, tmp_path / "a.png")
     assert np.array_equal(mask.labels.numpy(), ids > 0)
     assert "holds 72 objects or classes" in mask.remarks[0]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("edges", "lines", "is_map"), [(3, 0, False), (5, 0, True), (5, 2, True)])
+def test_a_label_map_goes_from_value_to_value_without_steps(edges, lines, is_map, turned):
+    """Two pixels of each sharp edge are at a border, three of an edge by a step; a line is none: 1/9, 1/13, 1/19."""
+    row = [value for k in range(edges + 1) for value in [200 * (k % 2)] * 4] + [0, *[200] * 4] * lines + [100, *[0] * 4]
+    values = np.tile(np.array(row, np.uint8), (40, 1))
+    values = values.T if turned else values
+    assert is_label_map(values, values, 3) == is_map
 
 
 @pytest.mark.parametrize("scale", [0.4, 1, 4])
