@@ -35,21 +35,11 @@ def requirements(lines: Iterable[str]) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
-@pytest.fixture(scope="module")
-def required() -> dict[str, Requirement]:
-    return requirements([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
-
-
-@pytest.fixture(scope="module")
-def offered(required) -> dict[str, Requirement]:
-    """All that pyproject.toml names, the extras for users too."""
-    return required | requirements(chain.from_iterable(PROJECT["optional-dependencies"].values()))
-
-
-@pytest.fixture(scope="module")
-def constraints() -> dict[str, Requirement]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return requirements(line for line in lines if line and not line.startswith("#"))
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIRED = requirements([*PROJECT["dependencies"], *EXTRAS["dev"]])
+OFFERED = REQUIRED | requirements(chain.from_iterable(EXTRAS.values()))
+PINNED = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+CONSTRAINTS = requirements(line for line in PINNED if line and not line.startswith("#"))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +52,7 @@ def wheel(tmp_path_factory) -> Path:
     return folder / "unpacked"
 
 
-def test_conda_and_pip_name_the_same_packages_with_the_same_bounds(required):
+def test_conda_and_pip_name_the_same_packages_with_the_same_bounds():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert set(environment["channels"]) == {"conda-forge", "nodefaults"}
     *packages, pip_section = environment["dependencies"]
@@ -72,21 +62,20 @@ def test_conda_and_pip_name_the_same_packages_with_the_same_bounds(required):
     assert str(conda.pop("python").specifier) == PROJECT["requires-python"]
     assert not conda.pop("pip").specifier
     by_pypi_name = {ON_PYPI.get(name, name): str(requirement.specifier) for name, requirement in conda.items()}
-    wanted = {name: str(requirement.specifier) for name, requirement in required.items()}
+    wanted = {name: str(requirement.specifier) for name, requirement in REQUIRED.items()}
     assert by_pypi_name == {name: bounds for name, bounds in wanted.items() if name not in NOT_ON_CONDA_FORGE}
 
 
-def test_every_requirement_has_a_tested_version_within_its_bounds(offered, constraints):
-    for name, requirement in offered.items():
-        (pin,) = constraints[name].specifier
+def test_every_requirement_has_a_tested_version_within_its_bounds():
+    for name, requirement in OFFERED.items():
+        (pin,) = CONSTRAINTS[name].specifier
         assert requirement.specifier.contains(pin.version), f"{requirement} forbids the tested {pin.version}"
         assert [specifier.operator for specifier in requirement.specifier] == [">="], "no upper bound"
-    extras = PROJECT["optional-dependencies"]
-    assert set(extras["coco"]) <= set(extras["dev"]), "the tests read COCO"
+    assert set(EXTRAS["coco"]) <= set(EXTRAS["dev"]), "the tests read COCO"
 
 
-def test_constraints_are_exact_and_for_every_platform(constraints):
-    for name, requirement in constraints.items():
+def test_constraints_are_exact_and_for_every_platform():
+    for name, requirement in CONSTRAINTS.items():
         (pin,) = requirement.specifier
         assert pin.operator == "=="
         assert "+" not in pin.version, f"{requirement} is a build for one kind of machine"
@@ -96,9 +85,9 @@ def test_constraints_are_exact_and_for_every_platform(constraints):
 
 
 def test_whatever_the_library_imports_is_required():
-    extras = chain.from_iterable(lines for name, lines in PROJECT["optional-dependencies"].items() if name != "dev")
-    required = requirements([*PROJECT["dependencies"], *extras])
-    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in required}
+    extras = chain.from_iterable(lines for name, lines in EXTRAS.items() if name != "dev")
+    needed = requirements([*PROJECT["dependencies"], *extras])
+    declared = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in needed}
     for path in sorted((ROOT / "fsslib").rglob("*.py")):
         modules = {name.split(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
         assert modules - sys.stdlib_module_names - {"fsslib"} <= declared, path.relative_to(ROOT)
