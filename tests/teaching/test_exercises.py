@@ -24,7 +24,6 @@ EXERCISES = dict(exercises.every())
 RIGHT = {name: exercise.function() for name, exercise in EXERCISES.items()}
 LOSSES = [name for name, exercise in EXERCISES.items() if exercise.gradients]
 COLLECTIONS = ("at_work", "learners", "find_leaks")
-POOL = fss.masked_average_pooling
 
 
 def check(name, answer):
@@ -84,21 +83,15 @@ def test_a_change_in_place_is_told_and_makes_nothing_right(name, capsys):
     assert " Your function also changed argument 1" in refused(name, spoiling(0))
 
 
-WIDER = lambda f, mask, width: F.max_pool2d((mask == 1).float(), 2 * width + 1, 1, width).long()  # noqa: E731
-
-
 @pytest.mark.parametrize(
     ("name", "answer", "told"),
     [
-        (
-            "prototype_of_shots",
-            lambda f, m: RIGHT["prototype_of_shots"](f, m.clamp_(max=1)),
-            "void (255) counts as fore",
-        ),
+        ("prototype_of_shots", lambda f, m: RIGHT["prototype_of_shots"](f, m.clamp_(max=1)), "void (255) counts as"),
+        ("ring_prototype", lambda f, m, width: RIGHT["ring_prototype"](f, m % 255, width), "`mask != 1` takes it in."),
         (
             "ring_prototype",
-            lambda f, m, width: POOL(f, WIDER(f, m, width) * (1 - m.masked_fill_(m == 255, 0))),
-            "`mask != 1` takes it in. Your function also changed argument 2 in place",
+            lambda f, m, width: RIGHT["ring_prototype"](f, m.remainder_(255), width),
+            "argument 2 in place",
         ),
         ("vote", lambda p: print(end=""), "golden votes 0 1 3 5 2: your function returned None. Is a return missing?"),
         ("find_leaks", lambda rows, *given: rows.sort(key=str), "your function returned None"),
@@ -107,11 +100,7 @@ WIDER = lambda f, mask, width: F.max_pool2d((mask == 1).float(), 2 * width + 1, 
         ("cosine_maps", lambda f, p: RIGHT["cosine_maps"](f, p)[:, None], "is (1, 1, 2, 2, 2); expected (1, 2, 2, 2)."),
         ("way_targets", lambda y, n: RIGHT["way_targets"](y, n).transpose(0, 1), "the ways on the second axis"),
         ("paired_interval", lambda a, b: (0, 1, 2), "expected (2,). Asked is (ours, baseline, scores by"),
-        (
-            "cosine_maps",
-            lambda f, p: RIGHT["cosine_maps"](f, p) + math.nan,
-            "8 values are NaN (0 / 0?). Keep the denom",
-        ),
+        ("margin", lambda *given: [math.nan] * 5, "5 values are NaN (0 / 0?). Keep the denominator above zero."),
         ("price_of_confusion", lambda b, t: math.inf, "1 values are infinite"),
         ("closest_pair", lambda m, e: 0 * m.sum(), "3 items: found 0, expected 0.869044. Hint: the largest |cos|"),
         ("at_work", lambda *given: "written", "unknown the text 'written'"),
@@ -208,11 +197,7 @@ def test_lessons_leave_open_what_the_solutions_solve(path):
     assert f"{len(asked)} of {len(asked)} exercises solved" in passed
 
 
-def drawn(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_unions_as_weights_give_the_meters_miou():
+def test_right_answers_are_what_they_are_said_to_be():
     rows, meter = [(7, 3, 2, 1), (8, 0, 4, 2), (7, 1, 1, 5)], fss.FewShotMeter([7, 8])
     for c, tp, fp, fn in rows:
         maps = torch.tensor([[1] * (tp + fp) + [0] * fn, [1] * tp + [0] * fp + [1] * fn])[:, None, None]
@@ -220,24 +205,20 @@ def test_unions_as_weights_give_the_meters_miou():
     kept = [(c, tp / (tp + fp + fn), tp + fp + fn) for c, tp, fp, fn in rows]
     assert RIGHT["miou"](kept) == pytest.approx(meter.compute().miou)
 
-
-def test_one_restyling_does_what_two_do():
-    features, (first, second), (a, b) = drawn(3, 5, 6, 4), drawn(2, 2, 3, 5, seed=1) + 0.1, drawn(2, 3, seed=2)
+    features, first, second = torch.rand(3, 5, 6, 4), torch.rand(2, 3, 5) + 0.1, torch.rand(2, 3, 5) + 0.1
+    a, b = torch.rand(2, 3)
     twice = fss.restyle(fss.restyle(features, *first, a), *second, b)
     once = fss.restyle(features, *RIGHT["restyle_twice"](first, a, second, b), a * b)
-    torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(once, twice, rtol=1e-3, atol=1e-3)
 
+    cosines = torch.linspace(-0.5, 0.8, 6)
+    odds = torch.cat([RIGHT["even_cosine"](cosines, 0.1)[None], cosines]) / 0.1
+    assert F.cross_entropy(odds, torch.tensor(0)).item() == pytest.approx(math.log(2), rel=1e-5)
 
-def test_at_even_odds_the_loss_is_log_2_and_a_student_like_its_teacher_has_nothing_to_learn():
-    partner = RIGHT["even_cosine"](drawn(6), 0.1)
-    loss = F.cross_entropy(torch.cat([partner[None], drawn(6)]) / 0.1, torch.tensor(0))
-    assert loss.item() == pytest.approx(math.log(2), rel=1e-5)
-    logits = drawn(2, 4, 3, 3).requires_grad_()
+    logits = torch.rand(2, 4, 3, 3).requires_grad_()
     (slope,) = torch.autograd.grad(RIGHT["soft_distillation"](logits, logits.detach(), 3.0), logits)
-    assert slope.abs().max() < 1e-6
+    assert slope.abs().max() < 1e-6, "a student like its teacher has nothing to learn"
 
-
-def test_the_winning_probability_is_that_of_merge_ways():
     for ways in range(1, 6):
         for offset, winner in ((-1e-3, 0), (1e-3, 1)):
             foreground = torch.tensor([RIGHT["winning_probability"](ways) + offset] + [0.0] * (ways - 1))

@@ -142,7 +142,7 @@ def test_the_mixer_shows_the_mix_that_its_controls_name_and_what_the_memory_woul
         lesson(30).style_mixer(scenes, fss.MetaMemory(3, 4))
 
 
-def test_the_weights_of_a_class_are_those_of_its_scene():
+def test_the_weights_of_a_class_are_those_of_its_scene_absent_or_alone():
     source = fss.Streets("game", size=32)
     batch = source.images(source.ids[:2])
     difficulty = batch.labels.where(batch.labels != fss.VOID, 0).float()  # of each pixel the number of its class
@@ -159,17 +159,15 @@ def test_the_weights_of_a_class_are_those_of_its_scene():
             f"S = {number:.2f} on average, {others:.2f} on all others."
         )
     assert width_of(widget) > 4
+    assert repr(widget) == "Class weights: run this cell in Jupyter to use it."
 
-
-def test_a_class_that_is_absent_or_alone_is_said_so():
-    batch = LabelledImages(torch.rand(1, 3, 4, 8), torch.full((1, 4, 8), 2))
-    widget = lesson(60).class_weights(batch, torch.ones(1, 4, 8), {0: "road", 1: "pavement", 2: "building"})
+    alone = LabelledImages(torch.rand(1, 3, 4, 8), torch.full((1, 4, 8), 2))
+    widget = lesson(60).class_weights(alone, torch.ones(1, 4, 8), {0: "road", 1: "pavement", 2: "building"})
     assert widget.message.value == "There is no road in this scene."
     move(widget, class_name="building")
     assert widget.message.value == "building: 100.00 % of the labelled pixels, B = 0.000; S = 1.00 on average."
-    assert repr(widget) == "Class weights: run this cell in Jupyter to use it."
     with pytest.raises(ValueError, match="one number is needed for each pixel"):
-        lesson(60).class_weights(batch, torch.ones(1, 2, 4), {0: "road"})
+        lesson(60).class_weights(alone, torch.ones(1, 2, 4), {0: "road"})
 
 
 def test_the_ladder_begins_with_the_rarest_class_and_says_its_numbers_and_what_was_not_run():
