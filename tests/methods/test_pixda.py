@@ -84,15 +84,6 @@ def test_fooling_leaves_no_gradient_on_the_discriminator_nor_telling_apart_on_th
     assert not torch.allclose(weak[head], strong[head])
 
 
-def test_the_segmenters_gradient_without_an_adversary_is_that_of_the_two_focal_losses():
-    method, (source, target) = pixda(adversary="none", select=False, stylise=False).eval(), pairs().batch(0)
-    total = method.losses(source)["segmentation"] + method.losses(target)["segmentation"]
-    wanted = torch.autograd.grad(total, list(method.segmenter.parameters()))
-    method.training_step((source, target), optimizers_of(method, 0.0))
-    for p, gradient in zip(method.segmenter.parameters(), wanted, strict=True):
-        torch.testing.assert_close(p.grad, gradient)
-
-
 RELEASED = {"detach_maps": False, "count_ignored": True, "reduce": "all"}
 
 
@@ -104,6 +95,7 @@ RELEASED = {"detach_maps": False, "count_ignored": True, "reduce": "all"}
         ({"count_ignored": True, "reduce": "all"}, {"count_ignored": True, "reduce": "all"}, {}),
         (RELEASED, RELEASED, {}),
         ({"as_released": True}, RELEASED, {"as_released": True}),
+        ({"adversary": "none"}, None, {}),
     ],
 )
 def test_what_counts_void_and_as_released_reaches_the_losses(options, pixadv, focal):
@@ -115,28 +107,16 @@ def test_what_counts_void_and_as_released_reaches_the_losses(options, pixadv, fo
     wanted = {
         "source": focal_loss(logits[source], source.labels, **focal),
         "target": focal_loss(logits[target], target.labels, **focal),
-        "adversarial": 0.1
-        * pixadv_loss(logits[target], method.pixel_discriminator(logits[target].softmax(1)), target.labels, **pixadv),
     }
+    if pixadv is not None:
+        judged_as = method.pixel_discriminator(logits[target].softmax(1))
+        wanted["adversarial"] = 0.1 * pixadv_loss(logits[target], judged_as, target.labels, **pixadv)
     gradients = torch.autograd.grad(sum(wanted.values()), list(method.segmenter.parameters()), allow_unused=True)
     assert method.losses(target)["segmentation"].item() == pytest.approx(wanted["target"].item())
     values = method.training_step((source, target), optimizers_of(method, 0.0))
     assert {name: values[name] for name in wanted} == pytest.approx({n: v.item() for n, v in wanted.items()})
     for p, gradient in zip(method.segmenter.parameters(), gradients, strict=True):
         torch.testing.assert_close(p.grad, gradient)
-
-
-def test_each_released_behaviour_makes_a_difference():
-    batch = pairs().batch(0)
-    losses = []
-    for options in ({}, {"count_ignored": True}, {"reduce": "all"}, {"as_released": True}):
-        method = pixda(select=False, stylise=False, **options).eval()
-        losses.append(method.training_step(batch, optimizers_of(method, 0.0)))
-    plain, counted, whole, released = losses
-    assert counted["adversarial"] > 1.001 * plain["adversarial"] > 1.001 * whole["adversarial"]
-    assert counted["target"] == whole["target"] == plain["target"]
-    assert 0.5 < released["target"] / plain["target"] < 0.9
-    assert released["adversarial"] not in (plain["adversarial"], counted["adversarial"], whole["adversarial"])
 
 
 def test_sizes_may_differ_a_batch_of_one_and_a_target_without_labels_are_defined():
