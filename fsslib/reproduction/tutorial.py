@@ -5,6 +5,7 @@ lies a `.key`, the hash of all that it was made from: its own cells, fsslib's co
 versions of the libraries, and where real data lie.
 """
 
+import asyncio
 import contextlib
 import datetime
 import hashlib
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from jupyter_core.utils import ensure_event_loop
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -114,7 +114,8 @@ def _two_at_a_time(works: list[tuple]) -> dict[str, pages.Card]:
 
         def help_out() -> None:
             do(todo)
-            ensure_event_loop().close()  # papermill's, of this thread
+            with contextlib.suppress(RuntimeError):  # it has none if it has run nothing
+                asyncio.get_event_loop().close()  # papermill's, of this thread
 
         first = next(todo)
         other = threading.Thread(target=help_out, daemon=True)
