@@ -1,10 +1,10 @@
 """One's own pictures and masks as their owner sees them: what is object and what is void, in a file of any kind."""
 
+import functools
 import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def read_drawn_mask(path: Path | str | Sequence[Path | str], picture: Path | str
     picture, files = Path(picture), mask_files(path)
     stored, orientation = _opened(picture, _size_and_orientation)
     upright = stored[::-1] if orientation >= 5 else stored
-    pixels = cache(lambda: _opened(picture, lambda image: _rgba(ImageOps.exif_transpose(image))))
+    pixels = functools.cache(lambda: _opened(picture, lambda image: _rgba(ImageOps.exif_transpose(image))))
     marked, void = np.zeros((2, *upright), dtype=bool)
     rules, remarks = {}, []
     for file in files:
@@ -244,7 +244,7 @@ def _picture(image: Image.Image, file: Path, choose: Choice) -> _Map:
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return _numbers(np.asarray(image.convert("L") if image.mode == "1" else image), file, remarks)
     pixels = np.asarray(image.convert("RGB"))
-    if (pixels == pixels[..., :1]).all():
+    if all((pixels[..., 0] == pixels[..., channel]).all() for channel in (1, 2)):
         return _numbers(pixels[..., 0], file, remarks)
     return _colours(pixels, image.getpalette() if image.mode == "P" else [], remarks)
 
@@ -276,6 +276,7 @@ def _numbers(values: Shaped[np.ndarray, "H W"], file: Path, remarks: list[str]) 
 def _colours(pixels: UInt8[np.ndarray, "H W 3"], palette: list[int], remarks: list[str]) -> _Map:
     """Colours by their names; VOC's rim is void where all colours are VOC's."""
     codes, voc = _packed(pixels), _packed(voc_palette())
+    bright = functools.reduce(np.maximum, (pixels[..., channel] for channel in range(3)))  # .max(-1) is slow
     present = np.unique(codes)
     is_voc = np.isin(present, voc).all()
     numbered = (voc if is_voc else _packed(np.array(palette).reshape(-1, 3))).tolist()
@@ -288,11 +289,12 @@ def _colours(pixels: UInt8[np.ndarray, "H W 3"], palette: list[int], remarks: li
     def names(code: int) -> tuple[str, ...]:
         return f"#{code:06x}", number.get(code, ""), name.get(code, "")
 
-    return _Map(codes, pixels.max(-1), present, names, void, remarks=remarks)
+    return _Map(codes, bright, present, names, void, remarks=remarks)
 
 
 def _packed(colours: Shaped[np.ndarray, "*shape 3"]) -> Shaped[np.ndarray, "*shape"]:
-    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
 
 
 def _called(choose: Choice) -> set[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import label, laplace, maximum, maximum_filter, minimum_filter
 
 from fsslib.data.decode import DataError
@@ -70,7 +71,8 @@ def is_label_map(codes: Values, seen: Values, distinct: int) -> bool:
         far = (dark & ~maximum_filter(bright, 2 * FAR + 1)).any()
         if not far and ((bright & (seen < peak)).any() or not is_drawn(dark, bright, codes)):
             return False
-    graded = ~calm & (minimum_filter(seen, 3) < seen) & (seen < maximum_filter(seen, 3))
+    here, around = seen[~calm], sliding_window_view(np.pad(seen, 1, mode="edge"), (3, 3))[~calm]
+    graded = (around.min((1, 2)) < here) & (here < around.max((1, 2)))
     across, down = (np.pad(steps, pad) for steps, pad in zip(_steps(codes), (((0, 0), (1, 1)), ((1, 1), (0, 0)))))
     border = across[:, 1:] | across[:, :-1] | down[1:] | down[:-1]
     return bool(graded.sum() <= GRADED * border.sum())
@@ -87,8 +89,9 @@ def middle_of_two_tones(seen: Values, distinct: int, file: Path) -> tuple[float,
     calm = still(level)
     peak = level[calm & (level >= 128)].max(initial=0) or 255  # borders in a JPEG are brighter than what they bound
     level = np.minimum(np.arange(256) * (255 / peak), 255).astype(np.uint8)[level]
-    between = (level > 51) & (level < 204) & plain(level >= 128, 5)
-    rough = (between & (np.abs(laplace(level.astype(np.int16), mode="nearest")) >= 16)).mean()
+    rough = (level > 51) & (level < 204) & (np.abs(laplace(level.astype(np.int16), mode="nearest")) >= 16)
+    if rough.mean() > TEXTURE:  # seldom: looking around each pixel takes longest
+        rough &= plain(level >= 128, 5)
     grey, constant = (np.bincount(values, minlength=256)[26:230] for values in (level.ravel(), level[calm]))
     several = (
         f"{file} has several tones with blurred borders. A label map that was saved as JPEG, or scaled, has lost its "
@@ -96,7 +99,7 @@ def middle_of_two_tones(seen: Values, distinct: int, file: Path) -> tuple[float,
     )
     if calm.mean() > 0.5 and ((grey > 0.002 * level.size) & (2 * constant > grey)).any():
         raise DataError(several)
-    if grey.sum() > GREY * level.size or rough > TEXTURE or calm.mean() < RESTLESS or distinct <= 2:
+    if grey.sum() > GREY * level.size or rough.mean() > TEXTURE or calm.mean() < RESTLESS or distinct <= 2:
         raise DataError(
             f"{file} looks like a photograph, or like noise, and a mask is black where the object is not. Name first "
             "the picture and then its mask, a PNG with the object in white on black."
