@@ -38,7 +38,7 @@ class Exercise:
     `cases` gives each case in words and its arguments. Of these `results` gives the "right" result and that of each
     slip under its hint, or a function of nothing that gives it. `passed` ends the line that is printed, `hint` is for
     what no slip explains. `seen` turns a function into one that shows more of it, in `Parts`. The result's gradient for
-    the arguments at the places `gradients` is compared as well.
+    the arguments at the places `gradients` is compared as well. `every` sets `number`, as in 10.2.
     """
 
     cases: Callable[[], Iterable[tuple]]

@@ -184,17 +184,12 @@ def test_importing_fsslib_brings_in_no_plotting_and_no_torch():
 
 
 def test_streets_draw_images_labels_and_pictures_as_they_are():
-    image, labels, picture = (
-        torch.rand(3, 8, 16),
-        torch.randint(0, 11, (8, 16)),
-        np.random.default_rng(0).random((16, 16, 3)),
-    )
-    show = lesson(70).show_streets
+    image, labels = torch.rand(3, 8, 16), torch.randint(0, 11, (8, 16))
+    picture, show = np.random.default_rng(0).random((16, 16, 3)), lesson(70).show_streets
     figure = show([[image, labels], [picture]], STREETS, titles=("a", "b"), row_titles=("street", "toy"))
-    for drawn, expected in zip(
-        pictures(figure), (image.permute(1, 2, 0), plots.label_picture(labels, STREETS), picture)
-    ):
-        same(drawn, expected, atol=1e-6)
+    expected = image.permute(1, 2, 0), plots.label_picture(labels, STREETS), picture
+    for drawn, wanted in zip(pictures(figure), expected, strict=True):
+        same(drawn, wanted, atol=1e-6)
     assert [ax.axison for ax in figure.axes] == [True, True, True, False]
     assert [(ax.get_title(), ax.get_ylabel()) for ax in figure.axes[:3]] == [("a", "street"), ("b", ""), ("", "toy")]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(STREETS.values())
