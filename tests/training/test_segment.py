@@ -206,7 +206,9 @@ def scene(folder, name, x, y, radius, side=512):
 def test_a_small_object_is_found_by_its_own_features(tmp_path, x, radius):
     support = scene(tmp_path / "shown", "a", x, 250, radius)
     asked = [scene(tmp_path / "asked", name, *at, 40)[1] for name, at in (("b", (120, 130)), ("c", (300, 250)))]
+    (tmp_path / "asked" / "again.png").write_bytes(support[0].read_bytes())
     done = segment([support], tmp_path / "asked", tmp_path / "out", weights="tiny-toy-fold4.pt")
+    assert done.overlap == overlap(done.masks["again"], support[1]), "it is checked as others are asked, whole"
     assert all(overlap(done.masks[name], truth) > 0.7 for name, truth in zip("bc", asked))
     assert any("shown to the network from close by" in note for note in done.notes) == (radius < 20)
 
