@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 import torch
 
-from fsslib.blocks.adversarial import focal_loss, pixadv_loss
+from fsslib.blocks.adversarial import domain_loss, focal_loss, pixadv_loss
 from fsslib.data.streams import ImageStream, PairStream, ahead
 from fsslib.episodes import VOID, LabelledImages
 from fsslib.methods.base import TrainingDiverged
@@ -113,7 +113,11 @@ def test_what_counts_void_and_as_released_reaches_the_losses(options, pixadv, fo
         wanted["adversarial"] = 0.1 * pixadv_loss(logits[target], judged_as, target.labels, **pixadv)
     gradients = torch.autograd.grad(sum(wanted.values()), list(method.segmenter.parameters()), allow_unused=True)
     assert method.losses(target)["segmentation"].item() == pytest.approx(wanted["target"].item())
+    told = [method.pixel_discriminator(logits[images].softmax(1)) for images in (source, target)]
     values = method.training_step((source, target), optimizers_of(method, 0.0))
+    if pixadv is not None:
+        judging = 0.5 * (domain_loss(told[0], "source") + domain_loss(told[1], "target"))
+        assert values["pixel_discriminator"] == pytest.approx(judging.item())
     assert {name: values[name] for name in wanted} == pytest.approx({n: v.item() for n, v in wanted.items()})
     for p, gradient in zip(method.segmenter.parameters(), gradients, strict=True):
         torch.testing.assert_close(p.grad, gradient)
