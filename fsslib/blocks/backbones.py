@@ -278,10 +278,10 @@ def _load(name: str, network: nn.Sequential, weights: str | Path, cut_off: set[s
     dropped = {key for key in unexpected if key in cut_off or key.startswith(("fc.", "classifier."))}
     asked = {theirs_to_ours.get(key, key): tensor for key, tensor in found.items() if key not in dropped}
     counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
-    whole_numbers = [key for key in own.keys() & asked if own[key].is_floating_point() > asked[key].is_floating_point()]
+    other_kind = [k for k in own.keys() & asked if own[k].is_floating_point() != asked[k].is_floating_point()]
     try:
-        if whole_numbers:
-            raise RuntimeError(f"\nIntegers where fractions belong: {sorted(whole_numbers)}.")
+        if other_kind:
+            raise RuntimeError(f"\nIntegers where fractions belong, or fractions for integers: {sorted(other_kind)}.")
         network.load_state_dict(counters | asked)
     except RuntimeError as error:
         raise WeightsError(

@@ -397,7 +397,11 @@ BROKEN = {
     ),
     "integers": (
         lambda state: state | {"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)},
-        r"Integers where fractions belong: \['conv1\.weight'\]\. Ask for",
+        r"Integers where fractions belong, .*: \['conv1\.weight'\]\. Ask for",
+    ),
+    "a counter of fractions": (
+        lambda state: state | {"bn1.num_batches_tracked": torch.zeros(())},
+        r"or fractions for integers: \['bn1\.num_batches_tracked'\]",
     ),
     "a stranger": (
         lambda state: state | {"layer1.2.conv1.weight": torch.zeros(1)},
