@@ -20,7 +20,7 @@ class Explorer(ipywidgets.VBox):
     def __init__(
         self, name: str, draw: Callable[..., tuple[str, Figure | None]], controls: Mapping[str, Any], **start: Any
     ):
-        self.name, self._draw, self._drawn, self.controls = name, draw, None, {}
+        self.name, self._draw, self.controls = name, draw, {}
         self.message = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
         for key, written in controls.items():
@@ -36,11 +36,7 @@ class Explorer(ipywidgets.VBox):
         return f"{self.name}: run this cell in Jupyter to use it."
 
     def _show(self, change: dict | None = None) -> None:
-        values = {key: control.value for key, control in self.controls.items()}
-        if values == self._drawn:  # one control has moved another, which drew
-            return
-        self._drawn = values
-        self.message.value, figure = self._draw(**values)
+        self.message.value, figure = self._draw(**{key: control.value for key, control in self.controls.items()})
         if figure is not None:
             file = io.BytesIO()
             figure.savefig(file, format="png")
