@@ -137,7 +137,7 @@ class DataCheck(BaseModel):
         report = check.check(images, damaged, sheet=sheet)
         print(report)
         if self.full:
-            print("\n".join(check.hold_against_published(self.name, len(images.ids))))
+            print(check.hold_against_published(self.name, len(images.ids)))
         if report.damaged:
             raise SystemExit(1)
 

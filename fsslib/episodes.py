@@ -98,21 +98,6 @@ class Episode(_Batch):
         ways = torch.arange(1, self.ways + 1, device=self.query_labels.device)
         return (self.query_labels.flatten(1)[:, None, :] == ways[None, :, None]).any(-1)
 
-    def check_values(self) -> "Episode":
-        """Raise ValueError when a mask, a label or an image holds a value outside its contract; return self."""
-        allowed = {
-            "support_masks": (self.support_masks, {0, 1, VOID}),
-            "query_labels": (self.query_labels, {*range(self.ways + 1), VOID}),
-        }
-        for name, (tensor, values) in allowed.items():
-            if extra := set(tensor.unique().tolist()) - values:
-                raise ValueError(f"Episode: {name} holds {sorted(extra)}; allowed are {sorted(values)}.")
-        for name in ("support_images", "query_images"):
-            low, high = (v.item() for v in getattr(self, name).aminmax())
-            if not (low >= 0.0 and high <= 1.0):
-                raise ValueError(f"Episode: {name} spans [{low:.3f}, {high:.3f}]; images are RGB floats in [0, 1].")
-        return self
-
 
 @dataclass(frozen=True)
 class LabelledImages(_Batch):

@@ -214,7 +214,7 @@ def test_data_check_reports_draws_and_fails_on_damage(tmp_path, monkeypatch, cap
     assert main(["data", "check", "pascal", "--sheet", str(sheet)]) == 1
     assert "DAMAGED   1 files" in capsys.readouterr().out
     assert main(["data", "check", "isic"]) == 1
-    assert "There is no folder" in capsys.readouterr().err
+    assert "isic is not complete: there is no" in capsys.readouterr().err
 
 
 def test_segment_writes_masks_and_refuses_what_makes_no_sense(tmp_path, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsslib import cli
-from fsslib.data.manifests import frozen
+from fsslib.data.benchmarks import frozen
 from fsslib.reproduction import run as runner
 from tests.data.voc_fixture import add_image, add_list
 

@@ -27,6 +27,7 @@ class DataSet:
     folds: tuple[int, ...] = (0,)
     trainable: bool = True
     adapts: bool = False
+    opener: str = ""
 
 
 def open_task(
@@ -43,11 +44,12 @@ def open_task(
     the toy worlds draw.
 
     - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out.
-    - "pascal": PASCAL-5i below FSSLIB_DATA, the one domain "photo". "pascal_all" tests every class and trains on none.
-    - "untrained": the real data set `source` alone, every class with FEWEST_IMAGES tested and none trained on.
-    - "coco": COCO-20i's interleaved folds; the target "pascal" is COCO to PASCAL as RePRI has it.
-    - "photos": PASCAL and COCO together, classes merged by name, the classes of PASCAL's `fold` held out; the targets
-      "magnetic_tile", "camvid" and "suim" show other things and are asked for classes of their own.
+    - "pascal", "coco", "photos" (both, classes merged by name): the classes of a fold of PASCAL-5i, COCO-20i
+      (interleaved) or PASCAL-5i are held out and tested in "photo". Any other data set of EPISODES may be a target, and
+      is asked for the classes that training has not seen: the target "pascal" is COCO to PASCAL as RePRI has it.
+    - "cdfss": all classes of PASCAL are trained on, and only targets are tested.
+    - "untrained": the real data set `source` alone, every class with FEWEST_IMAGES tested and none trained on;
+      "pascal_all" so with PASCAL and more images a class.
     - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development.
     - "cityscapes": "gta5" or "synthia" to Cityscapes, K labelled images of every city, tested on the val split.
     - "camvid": CamVid from "day" to "dusk". "streets_camvid": the toy streets' "game" to CamVid's "day".
@@ -60,37 +62,38 @@ def open_task(
         raise ValueError(f"Unknown data set {data!r}; there are {', '.join(DATA_SETS)}.")
     facts = DATA_SETS[data]
     for domain, known in ((source, facts.sources), *((target, facts.targets) for target in targets)):
-        if domain not in known:
+        if SPELLINGS.get(domain, domain) not in known:
             there = ", ".join(known) or "none but its source"
             raise ValueError(f"Unknown domain {domain!r} of {data}; there are {there}.")
     more = {"novel_as_background": novel_as_background} if data == "toy" else {}
-    opener = getattr(import_module("fsslib.data.openers"), data)
-    return opener(fold=fold, source=source, targets=tuple(targets), size=size, device=device, **more)
+    opener = getattr(import_module("fsslib.data.openers"), facts.opener or data)
+    return opener(data=data, fold=fold, source=source, targets=tuple(targets), size=size, device=device, **more)
+
+
+def open_images(name: str, **options: Any) -> "LabelledImageSet":
+    """A real data set by its name; see `fsslib.data.sets.open_images`."""
+    return import_module("fsslib.data.sets").open_images(name, **options)
 
 
 FEWEST_IMAGES = 5
 """Images that must show a class for it to be asked for where nothing is trained."""
 
-READERS = {
-    "pascal": "pascal:PascalVOC",
-    "coco": "coco:Coco",
-    "camvid": "camvid:CamVid",
-    "magnetic_tile": "magnetic_tile:MagneticTile",
-    "suim": "suim:Suim",
-    "fss1000": "fss1000:Fss1000",
-    "deepglobe": "deepglobe:DeepGlobe",
-    "isic": "medical:Isic",
-    "chest_xray": "medical:ChestXray",
-    "kvasir": "medical:Kvasir",
-}
-"""The reader of each real set of episodes, by module and class below fsslib.data."""
+SPELLINGS = {"fss1000": "fss_1000"}
+"""Names of earlier versions: commands and files of results may hold them."""
 
-
-def open_images(name: str, **options) -> "LabelledImageSet":
-    """A real data set as an episode source: the reader with this name, with its options such as `size`."""
-    module, reader = READERS[name].split(":")
-    return getattr(import_module(f"fsslib.data.{module}"), reader)(**options)
-
+EPISODES = (
+    "pascal",
+    "coco",
+    "camvid",
+    "magnetic_tile",
+    "suim",
+    "fss_1000",
+    "deepglobe",
+    "isic",
+    "chest_xray",
+    "kvasir",
+)
+"""The real data sets that pose episodes (`fsslib.data.sets.LAYOUTS` has them all); each can be any run's target."""
 
 _TOY_DOMAINS = ("photo", "underwater", "night", "sketch")
 
@@ -102,28 +105,41 @@ DATA_SETS = {
         default_targets=_TOY_DOMAINS[1:],
         folds=(0, 1, 2, 3, 4),
     ),
-    "pascal": DataSet("PASCAL VOC 2012 with PASCAL-5i folds", folds=(0, 1, 2, 3)),
+    "pascal": DataSet(
+        "PASCAL VOC 2012 with PASCAL-5i folds, and any other data set as a target",
+        targets=tuple(name for name in EPISODES if name != "pascal"),
+        folds=(0, 1, 2, 3),
+        opener="few_shot",
+    ),
+    "cdfss": DataSet(
+        "all of PASCAL VOC 2012 to learn from, other data sets to test in: the benchmark CD-FSS",
+        targets=tuple(name for name in EPISODES if name != "pascal"),
+        default_targets=("deepglobe", "isic", "chest_xray", "fss_1000"),
+        opener="few_shot",
+    ),
     "pascal_all": DataSet(
         "PASCAL VOC 2012, every class tested and none trained on: for untrained networks",
         trainable=False,
+        opener="untrained",
     ),
     "untrained": DataSet(
         "one real data set, its classes tested and none trained on: for untrained networks",
-        sources=tuple(READERS),
+        sources=EPISODES,
         trainable=False,
     ),
     "coco": DataSet(
         "COCO with COCO-20i folds, interleaved; the target pascal is asked for VOC's classes that the fold leaves new",
-        targets=("pascal",),
+        targets=tuple(name for name in EPISODES if name != "coco"),
         default_targets=("pascal",),
         folds=(0, 1, 2, 3),
+        opener="few_shot",
     ),
     "photos": DataSet(
         "PASCAL VOC 2012 and COCO together; targets are defects on metal, streets, and life under water",
-        # "suim" only when asked for: the 8 images the project was tried on make a picture and not a score.
-        targets=("magnetic_tile", "camvid", "suim"),
+        targets=tuple(name for name in EPISODES if name not in ("pascal", "coco")),
         default_targets=("magnetic_tile", "camvid"),
         folds=(0, 1, 2, 3),
+        opener="few_shot",
     ),
     "streets": DataSet(
         "the toy world's streets, drawn by the program: from a clean game to towns",
@@ -148,7 +164,7 @@ DATA_SETS = {
     ),
     "cityscapes": DataSet(
         "from computed streets, GTA5 or SYNTHIA, to Cityscapes; cityscapes_one_shot has PixDA's own image of each city",
-        sources=("gta5", "synthia"),
+        sources=("gta5", "synthia", "synthia_lanes"),
         targets=("cityscapes", "cityscapes_one_shot"),
         default_targets=("cityscapes",),
         adapts=True,

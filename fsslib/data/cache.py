@@ -1,7 +1,7 @@
 """What was computed once from the files of a data set, kept on disk: decoded and resized images, what each shows.
 
-Everything lies below `data/cache` of the project and may be deleted at any time. An entry is tied to the content of the
-files it was made from, appears whole or not at all, and is made by one process while others wait.
+Everything lies below `data/cache` of the project and may be deleted at any time. An entry is tied to the files it was
+made from, appears whole or not at all, and is made by one process while others wait.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int16, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,7 +25,7 @@ from fsslib.paths import project_root
 
 Pair = tuple[Tensor, Tensor]
 
-RULE = 3
+RULE = 4
 """Number of the rule by which images are read, resized and laid out: entries of another rule are made anew."""
 
 
@@ -34,32 +34,17 @@ def cache_root() -> Path:
     return project_root() / "data" / "cache"
 
 
-class Pixels(Protocol):
-    """Resized images and their label maps, by id."""
-
-    def __contains__(self, image_id: str) -> bool: ...
-
-    def __getitem__(self, image_id: str) -> Pair: ...
-
-
 class PixelCache:
-    """`Pixels` of one data set, memory-mapped."""
+    """Resized images and label maps of one data set by id, memory-mapped."""
 
     def __init__(self, folder: Path, ids: Sequence[str]):
         self.folder = folder
         self._position = {image_id: position for position, image_id in enumerate(ids)}
-        self._pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        self._images, self._labels = (np.load(folder / f"{what}.npy", mmap_mode="r") for what in ("images", "labels"))
 
-    def __contains__(self, image_id: str) -> bool:
-        return image_id in self._position
-
-    def __getitem__(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], UInt8[Tensor, "H W"]]:
-        pixels = torch.from_numpy(np.array(self._pixels[self._position[image_id]]))
-        return pixels[:3], pixels[3]
-
-    @property
-    def bytes(self) -> int:
-        return self._pixels.nbytes
+    def __getitem__(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], Int16[Tensor, "H W"]]:
+        position = self._position[image_id]
+        return tuple(torch.from_numpy(np.array(found[position])) for found in (self._images, self._labels))
 
 
 def pixel_cache(
@@ -68,46 +53,48 @@ def pixel_cache(
     prepare: Callable[[str], Pair],
     size: tuple[int, int],
     *,
+    about: str = "",
     root: Path | None = None,
     workers: int | None = None,
 ) -> PixelCache | None:
-    """All images of a set, decoded and resized once by `prepare`, 4 bytes a pixel; the place and size are printed.
+    """All images of a set, decoded and resized once by `prepare`, 5 bytes a pixel; the place and size are printed.
 
-    `files` names the files of each image. The entry serves as long as their content is the same: by size and times,
-    where these differ by sha256. `workers` threads decode (default: one for each core this process may use). Returns
-    None, and says so, where the disk has no room for it. What `prepare` raises leaves no entry.
+    `files` names the files of each image, `about` says what else the pixels depend on. The entry serves as long as the
+    files have the sizes and times of then. `workers` threads decode (default: one for each core this process may use).
+    Returns None, and says so, where the disk has no room for it. What `prepare` raises leaves no entry.
     """
     root = cache_root() if root is None else root
-    ids = list(files)
-    height, width = size
-    key = hashlib.sha256("\n".join([str(RULE), *(f"{i} {p}" for i in ids for p in files[i])]).encode()).hexdigest()
-    folder = root / f"{name}-{height}x{width}-{key[:8]}"
+    ids, (height, width) = list(files), size
+    listed = "\n".join([f"{RULE} {about}", *(f"{i} {p}" for i in ids for p in files[i])])
+    folder = root / f"{name}-{height}x{width}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
 
     def read(folder: Path) -> PixelCache | None:
         try:
-            manifest = json.loads((folder / "manifest.json").read_bytes())
-            found = PixelCache(folder, ids)
-        except (OSError, ValueError):
+            stamps = json.loads((folder / "manifest.json").read_bytes())
+            same = all([_times(path) for path in files[i]] == stamps[i] for i in ids)
+            return PixelCache(folder, ids) if same else None
+        except (OSError, ValueError, KeyError):
             return None
-        return found if _unchanged(folder / "manifest.json", manifest, files) else None
 
     def make(unfinished: Path) -> None:
-        stamps = {}
-        pixels = np.lib.format.open_memmap(
-            unfinished / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(ids), 4, height, width)
-        )
+        def empty(what: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
+            return np.lib.format.open_memmap(unfinished / f"{what}.npy", mode="w+", dtype=kind, shape=shape)
+
+        stamps, images = {}, empty("images", np.uint8, (len(ids), 3, height, width))
+        labels = empty("labels", np.int16, (len(ids), height, width))
 
         def work(image_id: str) -> tuple[list, Pair]:
-            # The stamps first: a file that changes while it is read is then seen to have changed.
-            return [_stamp(path) for path in files[image_id]], prepare(image_id)
+            # The times first: a file that changes while it is read is then seen to have changed.
+            return [_times(path) for path in files[image_id]], prepare(image_id)
 
-        for position, image_id, (found, (image, labels)) in _in_threads(ids, work, workers, f"decoding {name}"):
-            pixels[position, :3], pixels[position, 3] = image.numpy(), labels.numpy()
+        for position, image_id, (found, pair) in _in_threads(ids, work, workers, f"decoding {name}"):
+            images[position], labels[position] = (tensor.numpy() for tensor in pair)
             stamps[image_id] = found
-        pixels.flush()
-        write_atomically(unfinished / "manifest.json", json.dumps({"rule": RULE, "stamps": stamps}))
+        images.flush()
+        labels.flush()
+        write_atomically(unfinished / "manifest.json", json.dumps(stamps))
 
-    needed = len(ids) * 4 * height * width
+    needed = len(ids) * 5 * height * width
     if not (folder / "manifest.json").exists():
         root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(root).free
@@ -167,30 +154,7 @@ def _in_threads(
         progress.close()
 
 
-def _stamp(path: Path) -> list[int | str]:
-    with path.open("rb") as file:
-        return [*_times(path), hashlib.file_digest(file, "sha256").hexdigest()]
-
-
 def _times(path: Path) -> list[int]:
     """What changes with every write: size, and the times of the last change to the content and to the file."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _unchanged(where: Path, manifest: dict[str, Any], files: Mapping[str, tuple[Path, ...]]) -> bool:
-    """Whether an entry was made of what these files hold now. Files that were only moved or touched are noted."""
-    if manifest["rule"] != RULE:
-        return False
-    touched = False
-    for image_id, paths in files.items():
-        for at, (path, stamp) in enumerate(zip(paths, manifest["stamps"][image_id])):
-            if not path.is_file():
-                return False
-            if _times(path) != stamp[:3]:
-                manifest["stamps"][image_id][at], touched = _stamp(path), True
-                if manifest["stamps"][image_id][at][3] != stamp[3]:
-                    return False
-    if touched:
-        write_atomically(where, json.dumps(manifest))
-    return True

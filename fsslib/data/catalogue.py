@@ -1,17 +1,64 @@
-"""The data sets of `fsslib.data.sources` on this machine: which are there, and how the others get there."""
+"""The data sets of data_sets.yaml on this machine: which are there, and how the others get there."""
 
 import os
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
 
-from fsslib.data.fetch import fetch
-from fsslib.data.sources import ENTRIES, Entry
+import yaml
+
+from fsslib.data import SPELLINGS
+from fsslib.data.fetch import Archive, fetch
 from fsslib.files import DataError
 from fsslib.paths import data_root
 
-CATALOGUE = {entry.name: entry for entry in ENTRIES}
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set; data_sets.yaml says what its entries mean. `folder` is None when the program draws it."""
+
+    name: str
+    title: str
+    about: str
+    licence: str = ""
+    home: str = ""
+    papers: str = ""
+    folder: str | None = None
+    images: int | None = None
+    files: Sequence[str] = ()
+    archives: tuple[Archive, ...] = ()
+    finish: str | None = None
+    steps: str | None = None
+    gigabytes: float | None = None
+
+    @property
+    def size(self) -> str:
+        """The size of the download in words."""
+        sizes = [archive.gigabytes for archive in self.archives] or [self.gigabytes]
+        known = sum(size for size in sizes if size)
+        if not known:
+            return "size not known"
+        return f"{known:.2f} GB" + (f" and {sizes.count(None)} of unknown size" if None in sizes else "")
+
+
+def _read() -> Iterator[tuple[str, Entry]]:
+    text = (resources.files("fsslib.data") / "data_sets.yaml").read_text(encoding="utf-8")
+    for name, facts in yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)).items():
+        archives = tuple(Archive(**archive) for archive in facts.pop("archives", ()))
+        yield name, Entry(name, archives=archives, **facts)
+
+
+CATALOGUE: Mapping[str, Entry] = dict(_read())
 """All data sets by name, which is what `fsslib data get` takes."""
+
+
+def entry_named(name: str) -> Entry:
+    """A data set by name. Raises DataError listing those there are."""
+    name = SPELLINGS.get(name, name)
+    if name not in CATALOGUE:
+        raise DataError(f"There is no data set {name!r}. There are: {', '.join(CATALOGUE)}.")
+    return CATALOGUE[name]
 
 
 def find(entry: Entry, root: Path) -> str:
@@ -24,6 +71,19 @@ def find(entry: Entry, root: Path) -> str:
     return f"{counts[0]:,} files {entry.files[0]}"
 
 
+def next_step(name: str, root: Path) -> str:
+    """What to do to get a data set below the data folder `root`, for messages."""
+    entry = CATALOGUE.get(name)
+    if entry is None or entry.folder is None:
+        return 'The toy world (data "toy") needs no download.'
+    fetched = f"To get it: fsslib data get {name}. Or unpack what {entry.home} offers, as"
+    first = f"{fetched} {' and '.join(str(root / pattern) for pattern in entry.files)}.\n"
+    return (
+        f"{entry.steps.format(folder=root / entry.folder) if entry.steps else first}Set FSSLIB_DATA to the folder that "
+        f'holds {entry.folder}. The toy world (data "toy") needs no download.'
+    )
+
+
 def report(root: Path | None = None) -> str:
     """Which data sets are there; for what is missing size, licence and the next step."""
     set_by = "FSSLIB_DATA" if os.environ.get("FSSLIB_DATA") else "the default; FSSLIB_DATA names another"
@@ -33,7 +93,7 @@ def report(root: Path | None = None) -> str:
         try:
             lines.append(f"  {entry.name:14} found: {find(entry, root)}")
         except DataError as error:
-            step = f"To get it: fsslib data get {entry.name}" if entry.archives else _by_hand(entry, root)
+            step = f"To get it: fsslib data get {entry.name}" if entry.archives else next_step(entry.name, root)
             text = f"missing: {error}\n{entry.title}, {entry.about}\n{entry.size}; licence: {entry.licence}\n{step}"
             lines.append(f"  {entry.name:14} " + text.replace("\n", "\n" + 17 * " "))
     return "\n".join(lines)
@@ -45,16 +105,14 @@ def get(name: str, *, root: Path | str | None = None) -> None:
     One that is there already is left alone. Raises DataError for an unknown name, with the steps to take for a data set
     that its site gives only to people who log in, and as `fsslib.data.fetch.fetch`.
     """
-    if name not in CATALOGUE:
-        raise DataError(f"There is no data set {name!r}. There are: {', '.join(CATALOGUE)}.")
-    entry, root = CATALOGUE[name], data_root() if root is None else Path(root)
+    entry, root = entry_named(name), data_root() if root is None else Path(root)
     try:
         found = find(entry, root)
     except DataError as missing:
         if not entry.archives:
             raise DataError(
                 f"{entry.title} is not there ({missing}), and its site does not let a program fetch it. Its licence: "
-                f"{entry.licence}.\n{_by_hand(entry, root)}"
+                f"{entry.licence}.\n{next_step(entry.name, root)}"
             ) from missing
         print(
             f"{entry.title}, {entry.about}, to {root}\n  home page: {entry.home}\n  licence: {entry.licence}\n"
@@ -65,7 +123,8 @@ def get(name: str, *, root: Path | str | None = None) -> None:
         except DataError as error:
             raise DataError(f"{error}\nTo get it by hand, see {entry.home}.") from error
         if entry.finish:
-            _resolve(entry.finish)(root)
+            module, _, function = entry.finish.partition(":")
+            getattr(import_module(module), function)(root)
         try:
             found = find(entry, root)
         except DataError as error:
@@ -73,14 +132,4 @@ def get(name: str, *, root: Path | str | None = None) -> None:
                 f"{entry.title} is not whole: {error}. What was there before was left as it is: move "
                 f"{root / entry.folder} away, and call again."
             ) from error
-    print(f"{name}: {found}")
-
-
-def _by_hand(entry: Entry, root: Path) -> str:
-    return entry.steps.format(folder=root / entry.folder)
-
-
-def _resolve(address: str) -> Any:
-    """What stands under a name in a module, "module:NAME", which is imported only then."""
-    module, _, name = address.partition(":")
-    return getattr(import_module(module), name)
+    print(f"{entry.name}: {found}")

@@ -8,149 +8,79 @@ Expected below the data folder, as the archives unpack:
 The outlines are painted once, into label maps that stay in a cache folder; that needs `pip install "fsslib[coco]"`.
 """
 
-import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
-from fsslib.data.cache import cache_root, make_once
-from fsslib.data.decode import NOTED, DataError, read_image, read_label_map, read_size, refuse
-from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in, scan_all
-from fsslib.data.names import class_id, named
+from fsslib.data import cache
+from fsslib.data.decode import DataError, refuse
+from fsslib.data.layouts import Found, Place, missing
+from fsslib.data.names import ALIASES, CLASS_IDS
 from fsslib.episodes import VOID
-from fsslib.metrics import Protocol
-from fsslib.paths import data_root
+from fsslib.files import make_once
 
 RULE = 1
 """Number of the rule by which outlines become label maps: label maps in the cache that follow another are replaced."""
 
 RESTORE = "Restore the JSON from its archive, or take the annotation out."
 
-HOW_TO_GET = """To get it, unpack in {folder}:
-  1. the images (train2017: 18 GB): http://images.cocodataset.org/zips/{part}.zip
-  2. the outlines: http://images.cocodataset.org/annotations/annotations_trainval{year}.zip
-Set FSSLIB_DATA to the folder that holds coco. The toy world (data "toy") needs no download."""
+PARTS = ("train2017", "val2017", "train2014", "val2014")
 
 
-class Coco(LabelledImageSet):
-    """The images of one part of COCO ("train2017", "val2017", "train2014" ...) with its classes under their global ids.
+def find_or_paint(found: Found, on_top: str) -> None:
+    """Put the images of a part of COCO into `found`, with label maps that are painted if they are not there.
 
-    `root` holds the folder coco (default: `data_root()`). All images of the JSON are there, those without an object
-    too; an image's id is its file name without the ending.
+    All images of the JSON are there, those without an object too; an image's id is its file name without the ending,
+    and names count from the part's folder or from the one around it ("train2017/1.jpg"). `on_top` is as in `paint`,
+    each with label maps in a folder of its own. The class of a crowd is held by its image, and never large enough on
+    account of the crowd.
 
-    Outlines and run lengths are filled by pycocotools at the size that the JSON gives. Where objects overlap, the
-    smaller one (in pixels) lies on top; of two equal ones, that named later in the JSON. A crowd is painted in the same
-    order, as void: its members are not told apart, and only some are outlined. The class of a crowd is held by its
-    image, and never large enough on account of the crowd. Under the protocols "hsnet" and "pfenet" later objects lie
-    on top, see `paint`: label maps in a folder of their own, painted when they are first asked for (`under`).
-
-    The label maps are painted when a JSON is first opened (10 ms an image: 20 minutes for train2017), into `cache`
-    (default: data/cache of the project), below it a folder named after the JSON's content: a changed JSON is painted
-    anew. The first opening reads all label maps and the headers of all images, at 2 ms an image.
+    Label maps are painted when a JSON is first opened (10 ms an image: 20 minutes for train2017) into data/cache of the
+    project, below it a folder named after the JSON's content: a changed JSON is painted anew. The folder appears whole
+    or not at all, and processes that open the same JSON at once wait for one of them.
 
     Raises DataError for missing files, a JSON that is damaged or names an unknown image or class, outlines that cannot
-    be filled, and images of another size than in the JSON. A damaged image is found when it is first used, or by
-    `check()`.
+    be filled, and a cache that cannot be written.
     """
-
-    def __init__(
-        self,
-        root: Path | str | None = None,
-        *,
-        part: str = "train2017",
-        size: int = 256,
-        keep_originals: bool = False,
-        cache: Path | str | None = None,
-    ):
-        self.folder, self.annotations = find_folder(root, part)
-        self._maps = cache_root() if cache is None else Path(cache), part
-        self.on_top, self._pixels_of = "smaller", {}
-        self.label_maps, manifest = find_or_paint_label_maps(self.annotations, *self._maps)
-        refuse(manifest.get("unpainted", {}), RESTORE)
-        self._files: Mapping[str, str] = manifest["images"]
-        gone = {i: path for i in self._files if not (path := self._image_path(i)).is_file()}
-        refuse(
-            {i: f"{self.annotations} names an image for which {path} does not exist." for i, path in gone.items()},
-            "Unpack the archive of the images again, or take these images out of the JSON.",
-        )
-        crowds = manifest["crowds"]
-        super().__init__(
-            scan_all(
-                f"coco-{part}-{size}",
-                {image_id: self._both_files(image_id) for image_id in self._files},
-                lambda image_id: self._scan(image_id, size, crowds.get(image_id, ())),
-            ),
-            self._load_files,
-            named(manifest["classes"]),
-            name="coco",
-            domain="photo",
-            size=size,
-            keep_originals=keep_originals,
-            files_of=self._both_files,
-        )
-
-    def under(self, protocol: Protocol) -> "Coco":
-        """As `LabelledImageSet.under`, with the protocol's object on top; what images hold stays as it was found."""
-        seen = super().under(protocol)
-        if self.on_top != protocol.on_top:
-            seen = copy.copy(seen)
-            seen._pixels_of = {**self._pixels_of, self.on_top: self._pixels}
-            seen.on_top, seen._cache, seen._pixels = protocol.on_top, {}, self._pixels_of.get(protocol.on_top)
-            seen._load, seen.files_of = seen._load_files, seen._both_files
-            seen.label_maps, _ = find_or_paint_label_maps(self.annotations, *self._maps, protocol.on_top)
-        return seen
-
-    def _both_files(self, image_id: str) -> tuple[Path, Path]:
-        return self._image_path(image_id), self._label_path(image_id)
-
-    def _image_path(self, image_id: str) -> Path:
-        """Names count from the part's folder, or from the one around it: "train2017/1.jpg"."""
-        path, around = (folder / self._files[image_id] for folder in (self.folder, self.folder.parent))
-        return around if not path.is_file() and around.is_file() else path
-
-    def _label_path(self, image_id: str) -> Path:
-        return self.label_maps / f"{image_id}.png"
-
-    def _load_files(self, image_id: str) -> tuple[Tensor, Tensor]:
-        return read_image(self._image_path(image_id)), read_label_map(self._label_path(image_id), {})
-
-    def _scan(self, image_id: str, size: int, crowds: Sequence[int]) -> ImageClasses:
-        path, labels = self._image_path(image_id), read_label_map(self._label_path(image_id), {})
-        height, width = read_size(path)
-        if (height, width) != tuple(labels.shape):
-            raise DataError(
-                f"{path} is {width} x {height} pixels, but {self.annotations} says {labels.shape[1]} x "
-                f"{labels.shape[0]}, and its outlines are in pixels. Images and JSON are of different releases, or the "
-                "images were resized: restore both from one source."
-            )
-        classes = classes_in(labels, size)
-        return replace(classes, held=classes.held.union(crowds))
-
-
-def find_folder(root: Path | str | None = None, part: str = "train2017") -> tuple[Path, Path]:
-    """The folder of a part's images, and its JSON. Raises DataError with the next step when one is missing."""
-    folder = (data_root() if root is None else Path(root)) / "coco"
-    images, annotations = folder / part, folder / "annotations" / f"instances_{part}.json"
+    images = found.root / "coco" / found.part
+    annotations = found.root / "coco" / "annotations" / f"instances_{found.part}.json"
     for needed in (images, annotations):
         if not needed.exists():
-            raise DataError(
-                f"COCO is not complete: there is no {needed}.\n"
-                + HOW_TO_GET.format(folder=folder, part=part, year=part[-4:])
-            )
-    return images, annotations
-
-
-# From the JSON to label maps
+            raise missing("coco" if found.part == PARTS[0] else f"coco_{found.part}", needed, found.root)
+    with annotations.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    order = "" if on_top == "smaller" else f"-{on_top}"
+    label_maps = cache.cache_root() / f"coco-{found.part}-{sha256[:8]}{order}"
+    try:
+        manifest = make_once(
+            label_maps,
+            lambda folder: _manifest(folder, sha256),
+            lambda empty: _paint_label_maps(annotations, empty, sha256, on_top),
+        )
+    except OSError as error:
+        raise DataError(
+            f"The label maps of {annotations} cannot be written to {label_maps} ({error}). Make room there."
+        ) from error
+    refuse(manifest["unpainted"], RESTORE)
+    gone = {}
+    for image_id, file in manifest["images"].items():
+        path, around = images / file, images.parent / file
+        path = around if not path.is_file() and around.is_file() else path
+        if not path.is_file():
+            gone[image_id] = f"{annotations} names an image for which {path} does not exist."
+            continue
+        held = tuple(manifest["crowds"].get(image_id, ()))
+        found.files[image_id] = Place(found.layout, path, {"": label_maps / f"{image_id}.png"}, held)
+    refuse(gone, "Unpack the archive of the images again, or take these images out of the JSON.")
 
 
 @dataclass
@@ -163,31 +93,6 @@ class Picture:
     objects: list[Mapping[str, Any]] = field(default_factory=list)
 
 
-def find_or_paint_label_maps(
-    annotations: Path, cache: Path, part: str, on_top: str = "smaller"
-) -> tuple[Path, dict[str, Any]]:
-    """The folder in `cache` with the label maps of a JSON, and their manifest; painted if they are not there.
-
-    The folder appears whole or not at all, and processes that open the same JSON at once wait for one of them. Raises
-    DataError when the JSON is damaged, pycocotools is missing, or the cache cannot be written.
-    """
-    with annotations.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = cache / f"coco-{part}-{sha256[:8]}{'' if on_top == 'smaller' else f'-{on_top}'}"
-    try:
-        manifest = make_once(
-            folder,
-            lambda folder: _manifest(folder, sha256),
-            lambda empty: _paint_label_maps(annotations, empty, sha256, on_top),
-        )
-    except OSError as error:
-        raise DataError(
-            f"The label maps of {annotations} cannot be written to {folder} ({error}). Name a folder with room for "
-            "them: Coco(cache=...)."
-        ) from error
-    return folder, manifest
-
-
 def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
     """The manifest of a folder of label maps; None unless it is whole, of this JSON, and painted by today's rule."""
     try:
@@ -198,13 +103,18 @@ def _manifest(folder: Path, sha256: str) -> dict[str, Any] | None:
         manifest["rule"] == RULE
         and manifest["sha256"] == sha256
         and {path.stem for path in folder.glob("*.png")} == manifest["images"].keys()
-        and not (manifest.get("unpainted") and NOTED.get() is None)
     )
     return manifest if whole else None
 
 
 def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str) -> None:
-    _require_pycocotools()
+    try:
+        import pycocotools.mask  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            'COCO\'s outlines are filled by pycocotools, which is not installed: pip install "fsslib[coco]" (in a '
+            'checkout: pip install -e ".[coco]"). It is needed once for each JSON.'
+        ) from error
     pictures, class_ids = read_instances(annotations)
     crowds, unpainted = {}, {}
     for image_id, picture in tqdm(
@@ -222,8 +132,6 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str)
     manifest = {
         "rule": RULE,
         "sha256": sha256,
-        "annotations": sum(len(picture.objects) for picture in pictures.values()),
-        "classes": sorted(set(class_ids.values())),
         "images": {image_id: picture.file for image_id, picture in pictures.items() if image_id not in unpainted},
         "unpainted": unpainted,
         "crowds": crowds,
@@ -231,17 +139,7 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str)
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def _require_pycocotools() -> None:
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            'COCO\'s outlines are filled by pycocotools, which is not installed: pip install "fsslib[coco]" (in a '
-            'checkout: pip install -e ".[coco]"). It is needed once for each JSON.'
-        ) from error
-
-
-def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int]]:
+def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[Any, int]]:
     """The images of a JSON by their id here, and the global class id of each of its categories.
 
     An id is the name of the file without ending; where files in two folders have one name, with the folders: "a__1".
@@ -258,8 +156,21 @@ def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int
             "delete it and restore it from the archive."
         ) from error
     try:
-        class_ids = {entry["id"]: _class_id(entry["name"], annotations) for entry in content["categories"]}
-        listed = {entry["id"]: _picture(entry) for entry in content["images"]}
+        class_ids, listed = {}, {}
+        for entry in content["categories"]:
+            name = entry["name"].strip().lower()
+            if (name := ALIASES.get(name, name)) not in CLASS_IDS:
+                raise DataError(
+                    f"{annotations} has a category {entry['name']!r} without a global id. If it is another set's name "
+                    "for a class that has one, add it to ALIASES in fsslib/data/names.py, otherwise to the end of that "
+                    "file's names."
+                )
+            class_ids[entry["id"]] = CLASS_IDS[name]
+        for entry in content["images"]:
+            height, width = (float(entry[side]) for side in ("height", "width"))
+            if not (height.is_integer() and width.is_integer() and height > 0 and width > 0):
+                raise ValueError(f"{entry['file_name']} has {width:g} x {height:g} pixels")
+            listed[entry["id"]] = Picture(entry["file_name"].replace("\\", "/"), int(height), int(width))
         for number, entry in enumerate(content["annotations"], start=1):
             entry |= {"id": entry.get("id", f"no. {number}"), "iscrowd": float(entry.get("iscrowd") or 0)}
             for key, known in (("image_id", listed), ("category_id", class_ids)):
@@ -283,28 +194,13 @@ def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[int, int
         pictures[path.stem if stems[path.stem] == 1 else path.with_suffix("").as_posix().replace("/", "__")] = picture
     for what, found in (("images", pictures), ("categories", class_ids)):
         if len(found) < len(content[what]):
-            raise DataError(f"{annotations} lists {len(content[what])} {what}, only {len(found)} of them different.")
+            raise DataError(
+                f"{annotations} lists {len(content[what])} {what}, only {len(found)} of them different. Restore it."
+            )
     return pictures, class_ids
 
 
-def _picture(entry: Mapping[str, Any]) -> Picture:
-    height, width = (float(entry[side]) for side in ("height", "width"))
-    if not (height.is_integer() and width.is_integer() and height > 0 and width > 0):
-        raise ValueError(f"{entry['file_name']} has {width:g} x {height:g} pixels")
-    return Picture(entry["file_name"].replace("\\", "/"), int(height), int(width))
-
-
-def _class_id(name: str, annotations: Path) -> int:
-    try:
-        return class_id(name.strip().lower())
-    except KeyError as error:
-        raise DataError(
-            f"{annotations} has a category {name!r} without a global id. If it is another set's name for a class that "
-            "has one, add it to ALIASES in fsslib/data/names.py, otherwise to the end of that file's names."
-        ) from error
-
-
-def paint(picture: Picture, class_ids: Mapping[int, int], on_top: str = "smaller") -> UInt8[np.ndarray, "H W"]:
+def paint(picture: Picture, class_ids: Mapping[Any, int], on_top: str = "smaller") -> UInt8[np.ndarray, "H W"]:
     """The label map of an image: larger objects first, so that smaller ones lie on top; crowds as void.
 
     `on_top` "later" is the order of HSNet's label maps: that of the JSON, later objects over earlier ones. HSNet
@@ -362,14 +258,12 @@ def fill(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
     polygons = [np.asarray(polygon, dtype=float) for polygon in segmentation]
     if any(polygon.ndim != 1 for polygon in polygons) or all(polygon.size < 4 for polygon in polygons):
         raise ValueError("its outline is not a list of polygons, each a list of numbers: [[x, y, x, y, x, y]]")
-    polygons = [polygon for polygon in polygons if polygon.size >= 6]
-    for polygon in polygons:
-        corners = polygon.reshape(-1, 2) / (width, height)
-        if not (np.isfinite(corners) & (corners >= -0.1) & (corners <= 1.1)).all():
-            raise ValueError(f"its polygon leaves the image of {width} x {height} pixels")
-    if not polygons:
+    if not (polygons := [polygon for polygon in polygons if polygon.size >= 6]):
         return np.zeros((height, width), dtype=bool)
-    if max(polygon.max() for polygon in polygons) <= 1.1:
+    corners = np.concatenate([polygon.reshape(-1, 2) for polygon in polygons])
+    if not (np.isfinite(corners) & (corners / (width, height) >= -0.1) & (corners / (width, height) <= 1.1)).all():
+        raise ValueError(f"its polygon leaves the image of {width} x {height} pixels")
+    if corners.max() <= 1.1:
         raise ValueError("its outline is in shares of the image, or lies in one corner of it: pixels are wanted")
     runs = mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
     return mask.decode(mask.merge(runs)).astype(bool)

@@ -5,25 +5,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from fsslib.episodes import VOID
 from fsslib.files import DataError
-
-
-def _transforms() -> ModuleType:
-    """torchvision's functions on images, imported at first use: that takes seconds, which the toy world saves."""
-    from torchvision.transforms.v2 import functional
-
-    return functional
 
 
 def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
@@ -87,12 +79,8 @@ def voc_palette() -> UInt8[np.ndarray, "256 3"]:
 
     Void (255) is (224, 224, 192), background black.
     """
-    labels = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (labels >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
+    labels, channels = np.arange(256)[:, None], np.arange(3)
+    return sum((labels >> 3 * bit + channels & 1) << 7 - bit for bit in range(8)).astype(np.uint8)
 
 
 Palette = Mapping[tuple[int, int, int], tuple[int, ...]]
@@ -187,20 +175,18 @@ def colour_codes(path: Path) -> UInt8[Tensor, "H W"]:
     """
 
     def codes(image: Image.Image) -> Tensor:
-        image = in_8_bits(image, path)
-        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            raise DataError(f"{path} is partly transparent, and no map of classes in colours: restore it as published.")
+        image, wrong = in_8_bits(image, path), ""
         channels = np.asarray(image.convert("RGB"))
         grey = (channels == channels[..., :1]).all()
-        if grey and (((channels > 15) & (channels < 240)).any() or 0 < channels.max() < 8):
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            wrong = "is partly transparent, and no map of classes in colours"
+        elif grey and (((channels > 15) & (channels < 240)).any() or 0 < channels.max() < 8):
+            wrong = f"holds class numbers or grey levels in place of colours: its largest value is {channels.max()}"
+        elif ((channels >= 32) & (channels < 224)).any(-1).mean() > 0.2 or 0 < channels.max() < 128:
+            wrong = "is a picture, or has other colours"
+        if wrong:
             raise DataError(
-                f"{path} holds class numbers or grey levels in place of colours: its largest value is "
-                f"{channels.max()}. Its classes have eight colours, made of 0 and 255: restore the file as published."
-            )
-        if ((channels >= 32) & (channels < 224)).any(-1).mean() > 0.2 or 0 < channels.max() < 128:
-            raise DataError(
-                f"{path} is a picture, or has other colours than the eight of its classes, made of 0 and 255: restore "
-                "the file as published."
+                f"{path} {wrong}. Its classes have eight colours, made of 0 and 255: restore the file as published."
             )
         return torch.from_numpy((channels >= 128) @ np.array([4, 2, 1], dtype=np.uint8))
 
@@ -241,25 +227,28 @@ def read_with(path: Path, use: Callable[[Image.Image], Any], *, whole: bool = Tr
 
 def resize_image(image: UInt8[Tensor, "3 H W"], size: int | tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
     """The image at `size` (the side of a square, or height and width), bilinear with antialiasing."""
-    transforms = _transforms()
-    sides = [size, size] if isinstance(size, int) else [*size]
-    return transforms.resize(image, sides, transforms.InterpolationMode.BILINEAR, antialias=True)
+    return _resized(image, size, "BILINEAR", antialias=True)
 
 
-def resize_labels(labels: UInt8[Tensor, "H W"], size: int | tuple[int, int]) -> UInt8[Tensor, "h w"]:
+def resize_labels(labels: Integer[Tensor, "H W"], size: int | tuple[int, int]) -> Integer[Tensor, "h w"]:
     """The label map at `size`: each pixel takes the label at its centre, so no label is mixed or invented.
 
     Not a `tv_tensors.Mask`: older torchvision resizes those with "nearest" whatever it is told, which takes a corner of
     each cell and so moves the mask against its image by up to half a pixel.
     """
-    transforms = _transforms()
+    return _resized(labels[None], size, "NEAREST_EXACT")[0]
+
+
+def _resized(pixels: Tensor, size: int | tuple[int, int], how: str, **more: bool) -> Tensor:
+    from torchvision.transforms.v2 import functional  # which takes seconds to import, and the toy world needs none
+
     sides = [size, size] if isinstance(size, int) else [*size]
-    return transforms.resize(labels[None], sides, transforms.InterpolationMode.NEAREST_EXACT)[0]
+    return functional.resize(pixels, sides, functional.InterpolationMode[how], **more)
 
 
 def fitted(
-    image: UInt8[Tensor, "3 H W"], labels: UInt8[Tensor, "H W"], size: int, fit: str = "square"
-) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "S S"]]:
+    image: UInt8[Tensor, "3 H W"], labels: Integer[Tensor, "H W"], size: int, fit: str = "square"
+) -> tuple[UInt8[Tensor, "3 S S"], Integer[Tensor, "S S"]]:
     """An image and its label map in `size` x `size` pixels, by the rule of a protocol (`fsslib.metrics.Protocol.fit`).
 
     "square" is `resize_image` and `resize_labels`. "corner" takes the upper left label of each cell, as HSNet. "padded"

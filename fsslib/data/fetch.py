@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
@@ -29,14 +30,9 @@ RECORD = "fetched.txt"
 """File beside the data sets with the sha256 of archives for which nobody publishes one. Copied to the data folder of
 another machine, it makes the archives that come there be held against those that came here."""
 
-TRIES = 5
-"""How often one address is tried; it is left for the next as soon as a try brings nothing new."""
-
-PAUSE = 2.0
-"""Seconds between two tries."""
-
-TIMEOUT = 30.0
-"""Seconds an address may stay silent."""
+TRIES, PAUSE, TIMEOUT = 5, 2.0, 30.0
+"""How often one address is tried (it is left for the next as soon as a try brings nothing new), the seconds between two
+tries, and those that an address may stay silent."""
 
 CHUNK = 2**16
 
@@ -45,18 +41,23 @@ CHUNK = 2**16
 class Archive:
     """A zip or tar archive, where it is offered, and what of it is kept.
 
-    `places` says which folders and files inside the archive go where below the data folder. `checksum` is
-    "sha256:..." or "md5:...", or None where nobody publishes one. `size` is in bytes; where only a rounded one is
-    published, that is `about_gb`. `source` names who publishes checksum and size.
+    An address of `urls` that ends in / is that of the folder around it. `places` says which folders and files inside
+    the archive go where below the data folder. `checksum` is "sha256:..." or "md5:...", or None where nobody publishes
+    one. `size` is in bytes; where only a rounded one is published, that is `about_gb`. `source` names who publishes
+    checksum and size.
     """
 
     name: str
-    urls: tuple[str, ...]
+    urls: Sequence[str]
     places: Mapping[str, str]
     checksum: str | None = None
     size: int | None = None
     about_gb: float | None = None
     source: str = ""
+
+    @property
+    def addresses(self) -> list[str]:
+        return [url + self.name if url.endswith("/") else url for url in self.urls]
 
     @property
     def gigabytes(self) -> float | None:
@@ -93,7 +94,8 @@ def fetch(archives: Sequence[Archive], folder: Path) -> None:
         with filelock.FileLock(work / "lock"):
             missing = [archive for archive in archives if not _all_there(archive, folder)]
             todo = [a for a in missing if not (_done(a, stage).exists() and _all_there(a, folder, stage))]
-            _announce(todo, work)
+            if todo:
+                _announce(todo, work)
             for archive in todo:
                 _download_and_unpack(archive, work, stage)
             for place in {place for archive in missing for place in archive.places.values()}:
@@ -102,7 +104,7 @@ def fetch(archives: Sequence[Archive], folder: Path) -> None:
                     os.rename(stage / place, folder / place)
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
-        begun = os.path.isdir(stage) or _here(archives, work)
+        begun = stage.is_dir() or _here(archives, work)
         kept = f" What has come so far is kept in {work}; the next call goes on with it." if begun else ""
         raise DataError(
             f"{folder} cannot be written ({error}). Make room there, or name another folder with FSSLIB_DATA.{kept}"
@@ -119,15 +121,13 @@ def _done(archive: Archive, stage: Path) -> Path:
 
 def _announce(todo: Sequence[Archive], work: Path) -> None:
     """Say how much is to come. Raises DataError when the disk has no room for the archives and as much unpacked."""
-    if todo:
-        sizes = [archive.gigabytes for archive in todo]
-        known = sum(size for size in sizes if size)
-        unknown = f"; the size of {sizes.count(None)} is not known" if None in sizes else ""
-        here = _here(todo, work)
-        begun = f", of which {here / 1e9:.2f} GB are here" if here else ""
-        print(f"{len(todo)} archive{'s' * (len(todo) > 1)} to download: {known:.2f} GB{begun}{unknown}.")
-        # Images hardly shrink in archives, and each archive is deleted when it is unpacked.
-        _check_room(1e9 * (known + max(size or 0 for size in sizes)) - here, work)
+    sizes, here = [archive.gigabytes for archive in todo], _here(todo, work)
+    known = sum(size for size in sizes if size)
+    unknown = f"; the size of {sizes.count(None)} is not known" if None in sizes else ""
+    begun = f", of which {here / 1e9:.2f} GB are here" if here else ""
+    print(f"{len(todo)} archive{'s' * (len(todo) > 1)} to download: {known:.2f} GB{begun}{unknown}.")
+    # Images hardly shrink in archives, and each archive is deleted when it is unpacked.
+    _check_room(1e9 * (known + max(size or 0 for size in sizes)) - here, work)
 
 
 def _here(archives: Sequence[Archive], work: Path) -> int:
@@ -150,7 +150,7 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     file, part, said = work / archive.name, work / f"{archive.name}.part", {}
-    expected = archive.checksum or _recorded(work.parent, archive)
+    expected = archive.checksum or _noted(work.parent).get(archive.name)
     noted = f" It was noted in {work.parent / RECORD}: take its line out if the archive was renewed."
     print(archive.name)
 
@@ -159,21 +159,20 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
             _stream(url, part, archive)
         os.replace(part, output)
 
-    for url in archive.urls:
+    for url in archive.addresses:
         for _ in range(TRIES):
             before = _here([archive], work)
             try:
                 pooch.retrieve(url, expected, archive.name, work, downloader=download)
-                _unpack(archive, file, None)
+                _unpack(archive, file, stage)
             except DataError:
                 raise
             except DAMAGE as error:
                 file.unlink(missing_ok=True)
                 said[url] = str(error) + noted * (expected != archive.checksum and isinstance(error, ValueError))
             else:
-                _unpack(archive, file, stage)
                 if archive.checksum is None:
-                    _record(work.parent, archive, f"sha256:{pooch.file_hash(str(file))}", url)
+                    _note(work.parent, archive, f"sha256:{pooch.file_hash(str(file))}", url)
                 _done(archive, stage).touch()
                 file.unlink()
                 return
@@ -231,33 +230,31 @@ def _read(response: http.client.HTTPResponse, target: IO[bytes]) -> bytes:
         raise _Unusable(f"broke off after {target.tell():,} bytes ({error})") from error
 
 
-def _unpack(archive: Archive, file: Path, stage: Path | None) -> None:
-    """Unpack what is kept of an archive below `stage`; without one, only read it, which its own checksums watch."""
-    found, tops = set(), set()
-    for name, is_file, open_member in tqdm(_members(file), f"{archive.name}: unpacking", unit=" files", disable=None):
-        # As Windows reads paths, where both slashes part folders: no name may lead out on any system.
-        path = PureWindowsPath(name)
-        if path.drive or path.root or ".." in path.parts:
-            raise _Unusable(f"holds {name!r}, which would be written outside its folder: nothing of it was kept")
-        inside = path.as_posix()
-        tops.add(path.parts[0] if path.parts else name)
-        for kept, place in archive.places.items():
-            if inside != kept and not inside.startswith(f"{kept}/"):
-                continue
-            if not is_file:
-                raise _Unusable(f"holds {name!r}, a link or a device, where only files are expected")
-            found.add(kept)
-            with open_member() as source:
-                if stage is None:
-                    while source.read(CHUNK):
-                        pass
-                else:
-                    target = stage / (place + inside.removeprefix(kept))
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with target.open("wb") as output:
-                        shutil.copyfileobj(source, output, CHUNK)
-    if lacking := sorted(archive.places.keys() - found):
-        raise _Unusable(f"holds no {lacking[0]!r}, only {', '.join(sorted(tops)[:8]) or 'nothing'}")
+def _unpack(archive: Archive, file: Path, stage: Path) -> None:
+    """Add what is kept of an archive to its places below `stage`: all of it, or nothing where it is damaged."""
+    found, tops, unfinished = set(), set(), stage.with_name(f"{stage.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        for name, is_file, content in tqdm(_members(file), f"{file.name}: unpacking", unit=" files", disable=None):
+            # As Windows reads paths, where both slashes part folders: no name may lead out on any system.
+            path = PureWindowsPath(name)
+            if path.drive or path.root or ".." in path.parts:
+                raise _Unusable(f"holds {name!r}, which would be written outside its folder: nothing of it was kept")
+            inside = path.as_posix()
+            tops.add(path.parts[0] if path.parts else name)
+            for kept in (kept for kept in archive.places if f"{inside}/".startswith(f"{kept}/")):
+                if not is_file:
+                    raise _Unusable(f"holds {name!r}, a link or a device, where only files are expected")
+                found.add(kept)
+                target = unfinished / (archive.places[kept] + inside.removeprefix(kept))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content() as source, target.open("wb") as output:
+                    shutil.copyfileobj(source, output, CHUNK)
+        if lacking := sorted(archive.places.keys() - found):
+            raise _Unusable(f"holds no {lacking[0]!r}, only {', '.join(sorted(tops)[:8]) or 'nothing'}")
+        shutil.copytree(unfinished, stage, copy_function=os.replace, dirs_exist_ok=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _members(file: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
@@ -267,25 +264,25 @@ def _members(file: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
             for info in archive.infolist():
                 if not info.is_dir():
                     kind = stat.S_IFMT(info.external_attr >> 16)
-                    yield info.filename, kind in (0, stat.S_IFREG), lambda info=info: archive.open(info)
+                    yield info.filename, kind in (0, stat.S_IFREG), partial(archive.open, info)
     else:
         with tarfile.open(file) as archive:
             for member in archive:
                 if not member.isdir():
-                    yield member.name, member.isfile(), lambda member=member: archive.extractfile(member)
+                    yield member.name, member.isfile(), partial(archive.extractfile, member)
             while archive.fileobj.read(CHUNK):  # to its very end, where the checksum of a .tgz is
                 pass
 
 
-def _recorded(folder: Path, archive: Archive) -> str | None:
-    """The checksum with which an archive came before, here or where the record was copied from."""
+def _noted(folder: Path) -> dict[str, str]:
+    """The checksums with which archives came before, here or where the record was copied from, by name."""
     record = folder / RECORD
     lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-    return next((line.split()[0] for line in lines if line.split()[1:2] == [archive.name]), None)
+    return {words[1]: words[0] for words in map(str.split, lines) if len(words) > 1}
 
 
-def _record(folder: Path, archive: Archive, checksum: str, url: str) -> None:
-    if _recorded(folder, archive) is None:
+def _note(folder: Path, archive: Archive, checksum: str, url: str) -> None:
+    if archive.name not in _noted(folder):
         with (folder / RECORD).open("a", encoding="utf-8") as record:
             record.write(f"{checksum} {archive.name} {url}\n")
     print(

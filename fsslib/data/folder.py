@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fsslib.data.decode import DataError
@@ -29,6 +30,7 @@ from fsslib.data.drawn import (
     some,
 )
 from fsslib.data.images import ImageClasses, LabelledImageSet, classes_in
+from fsslib.data.layouts import Place
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
 from fsslib.data.outlines import key, listed_in
 
@@ -38,7 +40,7 @@ OF_PICTURE = re.compile(
 )
 """A mask beside its picture IMG, as tools name it: IMG_mask, IMG-labels, mask_IMG; one of several, as IMG_mask (3)."""
 
-OWN_CLASSES = 1_000_000
+OWN_CLASSES = 10_000
 """Ids of classes that no data set of fsslib has lie above this, by the hash of their name."""
 
 
@@ -84,31 +86,32 @@ class FolderImages(LabelledImageSet):
                 f"the object is easy to see, white on black and of the picture's size, and save it {where} as "
                 f"{example.stem}{MASK_ENDING}.png (for {example.name})." + "".join(f"\n{r}" for r in found.remarks)
             )
-        files = {name: (found.pictures[name], *drawn) for name, drawn in sorted(found.masks.items())}
-        contents, understood = {}, []
-        for name, (picture, *drawn) in files.items():
-            understood.append(mask := read_drawn_mask(drawn, picture, choose))
-            shown = classes_in(mask.labels, size, minimum_share=0)
-            contents[name] = ImageClasses(*(frozenset({number} if c else ()) for c in (shown.held, shown.large)))
-
-        def load(name: str) -> tuple[Tensor, Tensor]:
-            picture, *drawn = files[name]
-            return read_picture(picture), read_drawn_mask(drawn, picture, choose).labels
-
         super().__init__(
-            contents,
-            load,
+            {name: Place(None, found.pictures[name], dict(enumerate(drawn))) for name, drawn in found.masks.items()},
             {number: class_name},
             name="folder",
             domain="folder",
             size=size,
             keep_originals=keep_originals,
-            class_of=dict.fromkeys(files, number),
-            files_of=files.__getitem__,
         )
-        self.pairs = tuple((files[n][0], mask) for n in self.images_by_class[number] for mask in files[n][1:])
-        self.unlabelled = {name: path for name, path in found.pictures.items() if name not in files}
+        self._number, self._choose, self.contents = number, choose, {}
+        understood = []
+        for name in self.files:
+            understood.append(mask := self._mask(name))
+            shown = classes_in(mask.labels, size, minimum_share=0)
+            self.contents[name] = ImageClasses(*(frozenset({number} if c else ()) for c in (shown.held, shown.large)))
+        places = [self.files[name] for name in self.images_by_class[number]]
+        self.pairs = tuple((place.image, mask) for place in places for mask in place.labels.values())
+        self.unlabelled = {name: path for name, path in found.pictures.items() if name not in self.files}
         self.notes = (*describe_masks(understood), *found.remarks)
+
+    def _mask(self, name: str) -> DrawnMask:
+        return read_drawn_mask(list(self.files[name].labels.values()), self.files[name].image, self._choose)
+
+    def load(self, image_id: str) -> tuple[Tensor, Tensor]:
+        """A picture, and what its masks mark."""
+        labels = self._mask(image_id).labels.to(torch.int16)
+        return read_picture(self.files[image_id].image), torch.where(labels == 1, self._number, labels)
 
 
 open_folder = FolderImages
@@ -198,7 +201,7 @@ def own_class_id(name: str) -> int:
     """The global id of a class by its name; one that no data set has gets its own, the same everywhere."""
     if name in CLASS_IDS or name in ALIASES:
         return class_id(name)
-    return OWN_CLASSES + zlib.crc32(name.encode()) % OWN_CLASSES
+    return OWN_CLASSES + zlib.crc32(name.encode()) % (2 * OWN_CLASSES)
 
 
 def _mask_of(path: Path, names: Collection[str]) -> str | None:

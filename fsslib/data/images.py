@@ -1,35 +1,33 @@
-"""Labelled real images as an episode source: what the readers of all real data sets share.
+"""Real images with label maps: one class for all data sets, with two faces, episodes and batches.
 
-A reader says which images there are, which classes they hold and how one of them is loaded; `LabelledImageSet` turns
-that into episodes. Images and label maps are resized to a square, as HSNet and PANet do: the aspect ratio is not kept,
-unless a protocol has it otherwise (`LabelledImageSet.under`).
+Images and label maps are resized to a square, as HSNet and PANet do: the aspect ratio is not kept, unless a protocol
+has it otherwise (`LabelledImageSet.under`).
 """
 
 import copy
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int16, Integer, UInt8
 from torch import Tensor
 
-from fsslib.data.cache import Pixels, pixel_cache, remembered
-from fsslib.data.decode import (  # noqa: F401 (named from here elsewhere)
+from fsslib.data.cache import PixelCache, pixel_cache, remembered
+from fsslib.data.decode import (
     NOTED,
     DataError,
-    as_rgb,
     fitted,
     hold_sizes,
     in_words,
     read_image,
-    read_label_map,
     resize_image,
     resize_labels,
-    voc_palette,
 )
-from fsslib.episodes import VOID, Episode, EpisodeRow, largest_group, sample_rows
-from fsslib.metrics import Protocol
+from fsslib.data.layouts import Place, read_labels
+from fsslib.episodes import VOID, Episode, EpisodeRow, LabelledImages, largest_group, sample_rows
+from fsslib.protocols import Protocol
 
 MINIMUM_SHARE = 0.02
 """Share of an image that a class must cover for the image to be drawn as its support or query.
@@ -40,10 +38,9 @@ at stride 8 and about 1.1 % of a VOC image. The share is the same for training a
 """
 
 CACHE_BYTES = 4 * 2**30
-"""Room for decoded and resized images, 4 bytes a pixel (0.26 MB each at 256); what does not fit is decoded again."""
+"""Room for decoded and resized images, 5 bytes a pixel (0.33 MB each at 256); what does not fit is decoded again."""
 
-Loader = Callable[[str], tuple[Tensor, Tensor]]
-"""From an image's id to its RGB image, uint8 [3, H, W], and its label map, uint8 [H, W], with 255 = void."""
+Pair = tuple[UInt8[Tensor, "3 H W"], Int16[Tensor, "H W"]]
 
 
 @dataclass(frozen=True)
@@ -54,34 +51,18 @@ class ImageClasses:
     large: frozenset[int]
 
 
-def classes_in(labels: UInt8[Tensor, "H W"], size: int, *, minimum_share: float = MINIMUM_SHARE) -> ImageClasses:
+def classes_in(labels: Integer[Tensor, "H W"], size: int, *, minimum_share: float = MINIMUM_SHARE) -> ImageClasses:
     """Which classes a label map holds, judged at its own size.
 
     A class is large when it covers `minimum_share` of all pixels; the rule does not depend on `size`, so that episodes
     are the same at every resolution. One exception: a class of which nothing is left after the resize is never large,
     so that no support mask is empty.
     """
-    counts = torch.bincount(labels.flatten(), minlength=VOID + 1)[1:VOID]
-    left = torch.bincount(resize_labels(labels, size).flatten(), minlength=VOID + 1)[1:VOID]
-    large = (counts >= minimum_share * labels.numel()) & (left > 0)
-    return ImageClasses(*(frozenset((flags.nonzero().flatten() + 1).tolist()) for flags in (counts > 0, large)))
-
-
-def scan_all(
-    key: str, files: Mapping[str, tuple[Path, ...]], scan: Callable[[str], ImageClasses]
-) -> dict[str, ImageClasses]:
-    """What each image shows by `scan`, remembered on disk for large sets; see `fsslib.data.cache.remembered`.
-
-    Nothing for a check, which reads every file itself (`fsslib.data.decode.noting`).
-    """
-    if NOTED.get() is not None:
-        return dict.fromkeys(files, ImageClasses(frozenset(), frozenset()))
-
-    def work(image_id: str) -> list[list[int]]:
-        found = scan(image_id)
-        return [sorted(found.held), sorted(found.large)]
-
-    return {i: ImageClasses(*map(frozenset, found)) for i, found in remembered(key, files, work).items()}
+    values, counts = labels.unique(return_counts=True)
+    found = {c: n for c, n in zip(values.tolist(), counts.tolist()) if c not in (0, VOID)}
+    left = set(resize_labels(labels, size).unique().tolist())
+    large = (c for c, n in found.items() if n >= minimum_share * labels.numel() and c in left)
+    return ImageClasses(frozenset(found), frozenset(large))
 
 
 def way_labels(labels: Int[Tensor, "B H W"], class_ids: Int[Tensor, "B N"]) -> Int[Tensor, "B H W"]:
@@ -93,116 +74,141 @@ def way_labels(labels: Int[Tensor, "B H W"], class_ids: Int[Tensor, "B N"]) -> I
     return ways
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    image: UInt8[Tensor, "3 S S"]
-    labels: UInt8[Tensor, "S S"]
-    original: UInt8[Tensor, "H W"] | None
-
-
 class LabelledImageSet:
-    """An episode source over image files with label maps.
+    """Images with label maps: an `EpisodeSource` with ids of classes over all data sets, or a `SegmentationSource` with
+    a fixed list of classes, 0 .. C-1.
 
-    `contents` lists the images by id with the classes they hold (`classes_in`); `load` reads one of them at its own
-    size. Ids are kept sorted, so episodes do not depend on the order of list files. Decoded and resized images stay in
-    memory (see CACHE_BYTES), shared with the subsets made from this set. With `keep_originals` episodes carry the
-    queries' label maps at their own size.
+    `size` tells which: the side of square images is for episodes, (height, width) for batches, where a size of another
+    aspect ratio squeezes the images. `files` says where the images lie, by id; ids are kept sorted, so that episodes do
+    not depend on the order of lists. What images show (`contents`) is found by reading every label map, when it is
+    first asked for, and remembered for large sets. Decoded and resized images stay in memory (see CACHE_BYTES), shared
+    with the subsets made from this set. With `keep_originals` episodes carry the queries' label maps at their own size.
 
-    `group_of` names the group of an image by its id, for sets whose images are not independent, such as frames of
-    videos: an episode's supports then come from other groups than its query.
+    `groups` names the group of an image, for sets whose images are not independent, such as frames of videos: an
+    episode's supports then come from other groups than its query. `repainted` gives the files for a protocol that has
+    another object on top (COCO). `notes` are sentences on what was made of files that are not as they should be.
 
-    `class_of` is for sets with one class an image, and with more classes than a label map of bytes can number: the
-    maps that `load` gives then hold 1 for it, and here is its id.
-
-    `files_of` names the files an image is made of, so that a cache on disk can tell when they change.
-
-    `notes` are sentences on what a reader made of files that are not as they should be.
+    A damaged file is found when it is first used, or by `check()`. A class of another kind of files gives its own
+    `load`.
     """
 
     def __init__(
         self,
-        contents: Mapping[str, ImageClasses],
-        load: Loader,
+        files: Mapping[str, Place],
         class_names: Mapping[int, str],
         *,
         name: str,
         domain: str,
-        size: int,
+        size: int | tuple[int, int],
         keep_originals: bool = False,
-        group_of: Callable[[str], str] | None = None,
-        class_of: Mapping[str, int] | None = None,
-        files_of: Callable[[str], tuple[Path, ...]] | None = None,
+        groups: Mapping[str, str] | None = None,
+        repainted: Callable[[str], Mapping[str, Place]] | None = None,
+        notes: Sequence[str] = (),
     ):
-        self.name, self.domain, self.class_names = name, domain, dict(class_names)
-        self.size, self.keep_originals, self.group_of = size, keep_originals, group_of
-        self.class_of, self.files_of = dict(class_of or {}), files_of
-        self.notes: tuple[str, ...] = ()
-        self._load, self.fit = load, "square"
-        self._cache: dict[str, _Prepared] = {}
-        self._pixels: Pixels | None = None
-        self._set_contents(contents)
+        self.name, self.domain, self.class_names, self.notes = name, domain, dict(class_names), tuple(notes)
+        self.size, self.keep_originals, self.fit, self.on_top = size, keep_originals, "square", "smaller"
+        self._all_groups, self._repainted = groups, repainted
+        self._cache: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._pixels: dict[str, tuple[PixelCache, str]] = {}
+        self._keep(files)
 
-    def _set_contents(self, contents: Mapping[str, ImageClasses]) -> None:
-        self.contents = {i: contents[i] for i in sorted(contents)}
-        self.images_by_class = {
-            c: tuple(i for i, classes in self.contents.items() if c in classes.large) for c in self.class_names
-        }
-        self._groups = None if self.group_of is None else {i: self.group_of(i) for i in self.contents}
+    def _keep(self, files: Mapping[str, Place]) -> None:
+        self.files = {image_id: files[image_id] for image_id in sorted(files)}
+        self.ids = tuple(self.files)
+        if not self.ids and not isinstance(self.size, int):
+            raise DataError(f"{self.name} ({self.domain}) is left without an image.")
+        self._groups = None if self._all_groups is None else {i: self._all_groups[i] for i in self.ids}
 
     def __len__(self) -> int:
-        return len(self.contents)
+        return len(self.ids)
 
     @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self.contents)
+    def shape(self) -> tuple[int, int]:
+        """Height and width that images are served at."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def cached(self, root: Path | None = None, *, workers: int | None = None) -> "LabelledImageSet":
-        """The same set over a cache on disk, shared by all processes and later runs; see `fsslib.data.cache`.
+    # What there is
 
-        Decodes every image now, unless that was done before. Raises DataError for the first damaged file.
-        """
-        if self.files_of is None:
-            raise ValueError(f"{self.name} does not say which files its images are made of: it cannot be cached.")
-        files = {image_id: self.files_of(image_id) for image_id in self.contents}
-        cached = copy.copy(self)
-        cached._pixels = pixel_cache(
-            self.name, files, self._load_resized, (self.size, self.size), root=root, workers=workers
-        )
-        return cached
+    @functools.cached_property
+    def contents(self) -> dict[str, ImageClasses]:
+        """What each image shows; nothing in a check, which reads all files. DataError for a damaged map."""
+        if NOTED.get() is not None:
+            return dict.fromkeys(self.ids, ImageClasses(frozenset(), frozenset()))
 
-    def under(self, protocol: Protocol) -> "LabelledImageSet":
-        """The same set as a protocol brings it to the input's size, with `keep_originals` where it scores there.
+        def work(image_id: str) -> list[list[int]]:
+            found = classes_in(self._labels(image_id), self.size)
+            return [sorted(found.held.union(self.files[image_id].held)), sorted(found.large)]
 
-        What no cache on disk holds is decoded anew.
-        """
-        keep = self.keep_originals or protocol.labels_at == "original"
-        if (self.fit, self.keep_originals) == (protocol.fit, keep):
-            return self
-        seen = copy.copy(self)
-        seen.fit, seen.keep_originals, seen._cache = protocol.fit, keep, {}
-        return seen
+        found = remembered(f"{self.name}-{self.size}", {i: place.files for i, place in self.files.items()}, work)
+        return {image_id: ImageClasses(*map(frozenset, found[image_id])) for image_id in self.ids}
 
-    def restricted(self, ids: Iterable[str]) -> "LabelledImageSet":
-        """The same set with only these images. Raises DataError for an id that is not in it."""
-        ids = set(ids)
-        if unknown := sorted(ids - self.contents.keys()):
-            raise DataError(f"{len(unknown)} of these images are not in {self.name}, the first is {unknown[0]!r}.")
-        subset = copy.copy(self)
-        subset._set_contents({i: self.contents[i] for i in ids})
-        return subset
-
-    def without_classes(self, classes: Collection[int]) -> "LabelledImageSet":
-        """The same set without the images that hold a pixel of one of these classes: they cannot leak into training."""
-        return self.restricted(i for i, found in self.contents.items() if not found.held.intersection(classes))
+    @functools.cached_property
+    def images_by_class(self) -> dict[int, tuple[str, ...]]:
+        """The images that show a class large enough to be drawn for it."""
+        return {c: tuple(i for i, shown in self.contents.items() if c in shown.large) for c in self.class_names}
 
     def usable_classes(self, classes: Iterable[int] | None = None, *, minimum_images: int = 20) -> tuple[int, ...]:
-        """Those of `classes` (default: all) that `minimum_images` images or more show large enough."""
+        """Those of `classes` (default: all) with at least this many images that can be drawn."""
         classes = self.class_names if classes is None else classes
         return tuple(c for c in classes if len(self.images_by_class.get(c, ())) >= minimum_images)
 
     def describe(self, classes: Iterable[int]) -> str:
         """Each class with its number of usable images, for messages: "car 47, cat 136"."""
         return ", ".join(f"{self.class_names[c]} {len(self.images_by_class[c])}" for c in classes)
+
+    # The same set otherwise
+
+    def _copy(self, **changes) -> "LabelledImageSet":
+        other = copy.copy(self)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        return other
+
+    def restricted(self, ids: Iterable[str], domain: str | None = None) -> "LabelledImageSet":
+        """The same set with only these images, if wanted under another domain's name; decoded images are shared.
+
+        Raises DataError for an id that is not in it, and when none is left.
+        """
+        ids = set(ids)
+        self._check_known(ids)
+        subset = self._copy(domain=self.domain if domain is None else domain)
+        subset._keep({i: self.files[i] for i in ids})
+        subset.__dict__.pop("images_by_class", None)
+        if "contents" in self.__dict__:
+            subset.contents = {i: self.contents[i] for i in subset.ids}
+        return subset
+
+    def without_classes(self, classes: Collection[int]) -> "LabelledImageSet":
+        """The same set without the images that hold a pixel of one of these classes: they cannot leak into training."""
+        return self.restricted(i for i, shown in self.contents.items() if shown.held.isdisjoint(classes))
+
+    def cached(self, root: Path | None = None, *, workers: int | None = None) -> "LabelledImageSet":
+        """The same set over a cache on disk, shared by all processes and later runs; see `fsslib.data.cache`.
+
+        Decodes every image now, unless that was done before. Raises DataError for the first damaged file.
+        """
+        files = {image_id: place.files for image_id, place in self.files.items()}
+        about = f"{self.on_top} {sorted(self.class_names.items())}"
+        pixels = pixel_cache(self.name, files, self._load_resized, self.shape, about=about, root=root, workers=workers)
+        return self._copy(_pixels={} if pixels is None else {i: (pixels, i) for i in self.ids})
+
+    def under(self, protocol: Protocol) -> "LabelledImageSet":
+        """The same set as a protocol brings it to the input's size, with `keep_originals` where it scores there.
+
+        What no cache on disk holds is decoded anew. Where the protocol has another object on top (COCO), label maps are
+        painted for it; what images hold stays as it was found.
+        """
+        keep = self.keep_originals or protocol.labels_at == "original"
+        on_top = self.on_top if self._repainted is None else protocol.on_top
+        if (self.fit, self.keep_originals, self.on_top) == (protocol.fit, keep, on_top):
+            return self
+        seen = self._copy(fit=protocol.fit, keep_originals=keep, on_top=on_top, _cache={})
+        if on_top != self.on_top:
+            files = self._repainted(on_top)
+            seen.files, seen._pixels = {i: files[i] for i in self.ids}, {}
+        return seen
+
+    # Episodes and batches
 
     def sample(
         self,
@@ -252,12 +258,9 @@ class LabelledImageSet:
         if len(shapes) != 1:
             raise ValueError(f"A batch holds episodes of one kind; found (ways, shots) {sorted(shapes)}.")
         ((ways, shots),) = shapes
-        support_ids = [i for row in rows for way in row.supports for i in way]
-        query_ids = [row.query for row in rows]
-        support, query = [self._prepare(i) for i in support_ids], [self._prepare(i) for i in query_ids]
-
+        support_images, support_labels, _ = self._stacked([i for row in rows for way in row.supports for i in way])
+        query_images, query_class_map, originals = self._stacked([row.query for row in rows])
         class_ids = torch.tensor([row.classes for row in rows])
-        support_labels = torch.stack([self._global(i, s.labels) for i, s in zip(support_ids, support)])
         support_labels = support_labels.unflatten(0, (len(rows), ways, shots))
         support_masks = (support_labels == class_ids[:, :, None, None, None]).long()
         support_masks[support_labels == VOID] = VOID
@@ -268,31 +271,36 @@ class LabelledImageSet:
                 f"Support image {rows[b].supports[n][k]!r} of {self.name} shows nothing of class {rows[b].classes[n]} "
                 f"at {self.size} pixels. The episodes were made for other images or another size: sample them anew."
             )
-        query_class_map = torch.stack([self._global(i, q.labels) for i, q in zip(query_ids, query)])
-        originals = None
         if self.keep_originals:
-            full = [self._global(i, q.original) for i, q in zip(query_ids, query)]
-            originals = tuple(way_labels(labels[None], class_ids[b : b + 1])[0] for b, labels in enumerate(full))
+            originals = tuple(way_labels(o.long()[None], class_ids[b : b + 1])[0] for b, o in enumerate(originals))
         return Episode(
-            support_images=torch.stack([s.image for s in support]).unflatten(0, (len(rows), ways, shots)) / 255,
+            support_images=support_images.unflatten(0, (len(rows), ways, shots)),
             support_masks=support_masks,
-            query_images=torch.stack([q.image for q in query]) / 255,
+            query_images=query_images,
             query_labels=way_labels(query_class_map, class_ids),
             class_ids=class_ids,
             domain=self.domain,
             query_class_map=query_class_map,
-            query_originals=originals,
+            query_originals=originals if self.keep_originals else None,
         )
 
+    def images(self, ids: Sequence[str]) -> LabelledImages:
+        """These images in this order, with all their classes. Raises DataError for a foreign or a damaged file."""
+        if not ids:
+            raise ValueError(f"A batch holds at least one image; none of {self.name} was asked for.")
+        images, labels, _ = self._stacked(ids)
+        return LabelledImages(images, labels, self.domain)
+
     def original(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], Int[Tensor, "H W"]]:
-        """An image and its label map, with global class ids, at their own size. Raises DataError as `episode`."""
+        """An image and its label map at their own size. Raises DataError for a damaged file."""
+        self._check_known([image_id])
         image, labels = self._load_pair(image_id)
-        return image, self._global(image_id, labels)
+        return image, labels.long()
 
     def check(self) -> None:
         """Decode every file. Raises DataError that names all damaged ones (the first ten in full)."""
         problems = {}
-        for image_id in self.contents:
+        for image_id in self.ids:
             try:
                 self._load_pair(image_id)
             except DataError as error:
@@ -300,35 +308,53 @@ class LabelledImageSet:
         if problems:
             raise DataError("\n".join([f"{self.name}: damaged files: {len(problems)}.", *in_words(problems)]))
 
-    def _global(self, image_id: str, labels: UInt8[Tensor, "H W"]) -> Int[Tensor, "H W"]:
-        """A label map with global class ids, in 64 bits."""
-        labels = labels.long()
-        return torch.where(labels == 1, self.class_of[image_id], labels) if image_id in self.class_of else labels
+    # One image
 
-    def _load_pair(self, image_id: str) -> tuple[Tensor, Tensor]:
-        image, labels = self._load(image_id)
+    def load(self, image_id: str) -> Pair:
+        """An image and its label map, as decoded from its files."""
+        return read_image(self.files[image_id].image), self._labels(image_id)
+
+    def _labels(self, image_id: str) -> Int16[Tensor, "H W"]:
+        place = self.files[image_id]
+        if isinstance(self.size, int):
+            return read_labels(place, place.layout.ids)
+        return read_labels(place, place.layout.places, background=VOID)
+
+    def _load_pair(self, image_id: str) -> Pair:
+        image, labels = self.load(image_id)
         hold_sizes(image_id, image.shape, labels.shape)
         return image, labels
 
-    def _load_resized(self, image_id: str) -> tuple[Tensor, Tensor]:
+    def _load_resized(self, image_id: str) -> Pair:
         image, labels = self._load_pair(image_id)
-        return fitted(image, labels, self.size)
+        return resize_image(image, self.shape), resize_labels(labels, self.shape)
 
-    def _prepare(self, image_id: str) -> _Prepared:
-        if image_id not in self.contents:
+    def _check_known(self, ids: Iterable[str]) -> None:
+        if unknown := sorted(i for i in ids if i not in self.files):
             raise DataError(
-                f"Image {image_id!r} is not among these {len(self)} images of {self.name}: the episodes were made for "
-                "another data set or another part of it."
+                f"{len(unknown)} of these images are not among the {len(self)} of {self.name} ({self.domain}), the "
+                f"first is {unknown[0]!r}: they belong to another data set or another part of it."
             )
+
+    def _stacked(self, ids: Sequence[str]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Images in [0, 1] and label maps in 64 bits of these ids as batches, and the label maps' originals."""
+        self._check_known(ids)
+        images, labels, originals = zip(*(self._prepare(i) for i in ids))
+        return torch.stack(images) / 255, torch.stack(labels).long(), list(originals)
+
+    def _prepare(self, image_id: str) -> tuple[Tensor, Tensor, Tensor | None]:
         if image_id in self._cache:
             return self._cache[image_id]
-        on_disk = self.fit == "square" and not self.keep_originals
-        if on_disk and self._pixels is not None and image_id in self._pixels:
-            return _Prepared(*self._pixels[image_id], None)
+        if image_id in self._pixels and self.fit == "square" and not self.keep_originals:
+            cache, own_id = self._pixels[image_id]
+            return *cache[own_id], None
         image, labels = self._load_pair(image_id)
         original = labels if self.keep_originals else None
-        prepared = _Prepared(*fitted(image, labels, self.size, self.fit), original)
-        each = 4 * self.size**2 + (labels.numel() if self.keep_originals else 0)
-        if len(self._cache) * each < CACHE_BYTES:
-            self._cache[image_id] = prepared
-        return prepared
+        if self.fit == "square":
+            pair = resize_image(image, self.shape), resize_labels(labels, self.shape)
+        else:
+            pair = fitted(image, labels, self.size, self.fit)
+        height, width = self.shape
+        if len(self._cache) * (5 * height * width + 2 * labels.numel() * self.keep_originals) < CACHE_BYTES:
+            self._cache[image_id] = (*pair, original)
+        return *pair, original

@@ -1,16 +1,66 @@
-"""Opening the tasks of `fsslib.data.DATA_SETS`: one function for each of them, by its name."""
+"""Opening the tasks of `fsslib.data.DATA_SETS`."""
 
-from fsslib.data import FEWEST_IMAGES, open_images
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fsslib.data import FEWEST_IMAGES, SPELLINGS
+from fsslib.data.benchmarks import coco_fold, pascal_fold
+from fsslib.data.images import LabelledImageSet
+from fsslib.data.names import class_id
+from fsslib.data.quirks import city_of_each, drive_of_each
 from fsslib.data.sampling import group_ids, in_turn
+from fsslib.data.sets import PIXDA_ONE_SHOT, joined, open_images
 from fsslib.data.streams import ImageSet, Relabelled
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.files import DataError
 
-DEFECT_SIZE = 320
-"""Side at which the defects of MagneticTile are tested, whatever the training's: they are small."""
+
+@dataclass(frozen=True)
+class Source:
+    """What is trained on: data sets, and which of their classes a fold holds out.
+
+    `tested` and `learnt` are the images that a held-out and a training class need; six are what five shots need.
+    """
+
+    sets: tuple[str, ...]
+    held_out: Callable[[int], tuple[int, ...]] = lambda fold: ()
+    benchmark: str | None = None
+    tested: int = 20
+    learnt: int = 6
 
 
-def toy(*, fold, source, targets, size, device, novel_as_background=False) -> FewShotTask:
+SOURCES = {
+    "pascal": Source(("pascal",), pascal_fold, benchmark="pascal"),
+    "coco": Source(("coco",), coco_fold, tested=FEWEST_IMAGES),
+    "photos": Source(("pascal", "coco"), pascal_fold),
+    "cdfss": Source(("pascal",)),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of a data set as a target: `classes` by name, or all that `fewest` images or more show and that
+    training is not for. `opens` and `part` are what published numbers are of; `size` is a side of its own."""
+
+    opens: str | None = None
+    part: str | None = None
+    size: int | None = None
+    classes: tuple[str, ...] = ()
+    fewest: int = FEWEST_IMAGES
+
+
+TARGETS = {
+    # Blowholes and cracks cover 0.4 % of an image in the median, less than a cell of a grid at stride 16.
+    "magnetic_tile": Target(size=320, classes=("break", "fray", "uneven")),
+    "camvid": Target(classes=("sky", "road", "pavement", "tree", "building", "fence")),
+    "suim": Target(fewest=2),
+    "fss_1000": Target(part="test"),
+    "chest_xray": Target(opens="chest_xray_shenzhen"),
+}
+"""The targets that are not simply all of their data set."""
+
+
+def toy(*, fold, source, targets, size, device, novel_as_background=False, **_) -> FewShotTask:
     from fsslib.data.toyworld import ToyWorld, base_classes, fold_classes
 
     base, novel = base_classes(fold), fold_classes(fold)
@@ -27,90 +77,64 @@ IN_MEMORY = 2**26
 """Bytes of decoded images up to which a data set is kept in memory alone and not in a cache on disk as well."""
 
 
-def _cached(images):
+def _cached(images: LabelledImageSet) -> LabelledImageSet:
     """A real data set over its cache on disk, so that no run decodes it again; a small one as it is."""
-    height, width = images.size if isinstance(images.size, tuple) else (images.size, images.size)
+    height, width = images.shape
     return images if len(images) * 4 * height * width <= IN_MEMORY else images.cached()
 
 
-def pascal(*, fold, size, **_) -> FewShotTask:
-    from fsslib.data.pascal import PascalVOC
+def few_shot(*, data, fold, targets, size, **_) -> FewShotTask:
+    """From photographs to the classes that a fold holds out, and to other data sets.
 
-    part = _cached(PascalVOC(size=size)).fold(fold)
-    benchmarks = {"photo": ("pascal", fold)}
-    return FewShotTask(part.train, part.train_classes, {"photo": part.test}, part.test_classes, benchmarks=benchmarks)
-
-
-def pascal_all(*, size, **_) -> FewShotTask:
-    from fsslib.data.pascal import PascalVOC
-
-    voc = _cached(PascalVOC(size=size))
-    return FewShotTask(voc, (), {"photo": voc}, voc.usable_classes())
-
-
-BENCHMARK_PARTS = {"chest_xray": {"part": "shenzhen"}}
-"""What of a data set the published numbers are of, where it is not all; for its reader."""
-
-
-def untrained(*, source, size, **_) -> FewShotTask:
-    images = _cached(open_images(source, size=size, **BENCHMARK_PARTS.get(source, {})))
-    asked = images.usable_classes(minimum_images=FEWEST_IMAGES)
-    return FewShotTask(images, (), {source: images}, asked)
-
-
-def coco(*, fold, targets, size, **_) -> FewShotTask:
-    from fsslib.data.coco import Coco
-    from fsslib.data.pascal import PascalVOC
-    from fsslib.data.splits import coco_fold, coco_to_pascal
-
-    coco, novel = _cached(Coco(size=size)), coco_fold(fold)
-    train = coco.without_classes(novel)
-    tests, asked = {"photo": coco.restricted(coco.contents.keys() - train.contents.keys())}, {}
-    if "pascal" in targets:
-        tests["pascal"] = voc = _cached(PascalVOC(size=size))
-        asked["pascal"] = voc.usable_classes(coco_to_pascal(fold), minimum_images=FEWEST_IMAGES)
-    learnt = train.usable_classes(set(coco.class_names) - set(novel), minimum_images=6)
-    tested = tests["photo"].usable_classes(novel, minimum_images=FEWEST_IMAGES)
-    if not learnt or not tested:
+    Training drops every image that holds a pixel of a held-out class, as BAM does (HSNet and PFENet keep them, with the
+    novel objects as background); the test in the source has exactly the dropped ones.
+    """
+    asked_of = SOURCES[data]
+    sets = [_cached(open_images(name, size=size)) for name in asked_of.sets]
+    novel = asked_of.held_out(fold)
+    parts = [images.without_classes(novel) for images in sets]
+    train = parts[0] if len(parts) == 1 else joined(parts, name=data, domain="photo")
+    learnt = train.usable_classes([c for c in train.class_names if c not in novel], minimum_images=asked_of.learnt)
+    tests, tested, asked = {}, (), {}
+    if novel:
+        tests["photo"] = test = sets[0].restricted(set(sets[0].ids) - set(parts[0].ids))
+        tested = test.usable_classes(novel, minimum_images=asked_of.tested)
+    if not learnt or (novel and not tested):
+        enough = [f for f in range(4) if sets[0].usable_classes(asked_of.held_out(f), minimum_images=asked_of.tested)]
         raise DataError(
-            f"Fold {fold} of COCO-20i leaves {len(learnt)} classes to train on and {len(tested)} to test in these "
-            f"{len(coco)} images: a class needs 6 images to be trained on, {FEWEST_IMAGES} to be tested. Add images."
+            f"Fold {fold} of {sets[0].name} holds out {sets[0].describe(novel)}, and a class needs {asked_of.tested} "
+            f"images to be tested. {len(train)} of {sum(map(len, sets))} images are left to train on, with "
+            f"{len(learnt)} classes that have {asked_of.learnt} of them. Folds with a class to test: "
+            f"{', '.join(map(str, enough)) or 'none'}. Choose one of them, or add images."
         )
-    return FewShotTask(train, learnt, tests, tested, asked)
+    for target in targets:
+        tests[target], asked[target] = _target(target, size, {*train.class_names} - {*novel})
+    if not tests:
+        raise DataError(f"{data} tests in other data sets alone, and none is named: give some as targets.")
+    benchmarks = {"photo": (asked_of.benchmark, fold)} if asked_of.benchmark else {}
+    return FewShotTask(train, learnt, tests, tested, asked, benchmarks=benchmarks)
 
 
-def photos(*, fold, targets, size, **_) -> FewShotTask:
-    from fsslib.data.camvid import CamVid
-    from fsslib.data.coco import Coco
-    from fsslib.data.joined import joined
-    from fsslib.data.magnetic_tile import MagneticTile
-    from fsslib.data.names import class_id
-    from fsslib.data.pascal import FOLDS, PascalVOC
-    from fsslib.data.suim import Suim
+def _target(name: str, size: int, learnt: set[int]) -> tuple[LabelledImageSet, tuple[int, ...]]:
+    """A target's images and the classes it is asked for: none that training is for, however rare it is there."""
+    facts = TARGETS.get(SPELLINGS.get(name, name), Target())
+    images = _cached(open_images(facts.opens or name, part=facts.part, size=facts.size or size))
+    if facts.classes:
+        return images, tuple(class_id(title) for title in facts.classes)
+    asked = tuple(c for c in images.usable_classes(minimum_images=facts.fewest) if c not in learnt)
+    if not asked:
+        raise DataError(
+            f"No class of {name} that training is not for has {facts.fewest} images; these {len(images)} show "
+            f"{images.describe(images.class_names)}. Add images, or leave the target out."
+        )
+    return images, asked
 
-    part = _cached(PascalVOC(size=size)).fold(fold)
-    coco = _cached(Coco(size=size)).without_classes(FOLDS[fold])
-    train = joined((part.train, coco), name="photos", domain="photo")
-    tests, asked = {"photo": part.test}, {}
-    if "magnetic_tile" in targets:
-        # Blowholes and cracks cover 0.4 % of an image in the median, less than a cell of a grid at stride 16.
-        tests["magnetic_tile"] = _cached(MagneticTile(size=DEFECT_SIZE))
-        asked["magnetic_tile"] = tuple(class_id(name) for name in ("break", "fray", "uneven"))
-    if "camvid" in targets:
-        tests["camvid"] = _cached(CamVid(size=size))
-        names = ("sky", "road", "pavement", "tree", "building", "fence")
-        asked["camvid"] = tuple(class_id(name) for name in names)
-    learnt = train.usable_classes(minimum_images=6)
-    if "suim" in targets:
-        # Divers are people: asked for only where people are held out.
-        tests["suim"] = suim = _cached(Suim(size=size))
-        asked["suim"] = tuple(c for c in suim.usable_classes(minimum_images=2) if c not in learnt)
-        if not asked["suim"]:
-            raise DataError(
-                f"No class of SUIM that is not trained on has the 2 images that one shot needs; these {len(suim)} show "
-                f"{suim.describe(suim.class_names)}. Add images, or leave the target out."
-            )
-    return FewShotTask(train, learnt, tests, part.test_classes, asked)
+
+def untrained(*, data, source, size, **_) -> FewShotTask:
+    """Every class of one data set tested and none trained on."""
+    name, fewest = ("pascal", 20) if data == "pascal_all" else (source, FEWEST_IMAGES)
+    images = _cached(open_images(TARGETS.get(name, Target()).opens or name, size=size))
+    return FewShotTask(images, (), {source: images}, images.usable_classes(minimum_images=fewest))
 
 
 TEST_STREETS = 200
@@ -133,46 +157,70 @@ def streets(*, targets, size, device, **_) -> AdaptationTask:
     )
 
 
-def camvid(*, targets, size, **_) -> AdaptationTask:
-    from fsslib.data.camvid import camvid_subsets, sequence_of
+CAMVID_PARTS = {
+    "day_train": ("train", ("0006R0", "0016E5"), ""),
+    "day_val": ("val", ("0016E5",), ""),
+    "day_test": ("test", ("Seq05VD",), ""),
+    "dusk_train": ("train", ("0001TP",), "0001TP_008220"),
+    "dusk_train_all": ("train", ("0001TP",), ""),
+    "dusk_test": ("test", ("0001TP",), ""),
+}
+"""CamVid for a shift from day to dusk: of a list the drives, up to the image named last.
 
-    part = camvid_subsets(size=(size, round(size * 4 / 3)))
+- day_test is the third day drive, of which nothing is trained on. day_val lies in a gap of the training frames, one
+  second from the nearest: fit for choosing a checkpoint, not for a score.
+- dusk_train and dusk_test are two parts of one drive, for there is only one at dusk. The lists cut it where its frames
+  are one second apart, so that the last training frames show nearly what the first test frames show. dusk_train
+  therefore ends eleven seconds before the first test frame. dusk_train_all has the ten frames of those eleven seconds
+  too: what all labels could give, a ceiling.
+"""
+
+
+def camvid_part(name: str, size: int) -> LabelledImageSet:
+    """One of CAMVID_PARTS with CamVid's eleven classes, `size` pixels high. Raises DataError when it has no image."""
+    part, drives, last = CAMVID_PARTS[name]
+    images = open_images("camvid", part=part, size=(size, round(size * 4 / 3)))
+    ids = [i for i, drive in drive_of_each(images.ids).items() if drive in drives and i <= (last or i)]
+    if not ids:
+        raise DataError(
+            f"CamVid's {part}.txt names no image for {name}: it should name some of the sequence "
+            f"{' or '.join(drives)}. Restore the list as published."
+        )
+    return images.restricted(ids, name.partition("_")[0])
+
+
+def camvid(*, targets, size, **_) -> AdaptationTask:
     (target,) = targets or ("dusk",)
-    pool = part["dusk_train_all" if target == "dusk_all" else "dusk_train"]
-    tests = {"day": ImageSet(part["day_test"], part["day_test"].ids)}
-    tests[target] = ImageSet(part["dusk_test"], part["dusk_test"].ids)
-    groups = group_ids(pool.ids, sequence_of)
-    held_out = ImageSet(part["day_val"], part["day_val"].ids)
-    return AdaptationTask(part["day_train"], part["day_train"].ids, pool, groups, tests, held_out)
+    train, held_out, day = (camvid_part(f"day_{part}", size) for part in ("train", "val", "test"))
+    pool = camvid_part("dusk_train_all" if target == "dusk_all" else "dusk_train", size)
+    dusk = camvid_part("dusk_test", size)
+    tests = {"day": ImageSet(day, day.ids), target: ImageSet(dusk, dusk.ids)}
+    groups = group_ids(pool.ids, drive_of_each(pool.ids).__getitem__)
+    return AdaptationTask(train, train.ids, pool, groups, tests, ImageSet(held_out, held_out.ids))
 
 
 def streets_camvid(*, size, device, **_) -> AdaptationTask:
-    from fsslib.data.camvid import camvid_subsets, sequence_of
     from fsslib.data.toyworld.streets import TO_CAMVID, Streets
 
-    part = camvid_subsets(size=(size, round(size * 4 / 3)))
+    train, day = camvid_part("day_train", size), camvid_part("day_test", size)
     streets = Streets("game", size=size, device=device)
-    game = Relabelled(streets, TO_CAMVID, part["day_train"].class_names)
+    game = Relabelled(streets, TO_CAMVID, train.class_names)
     seen = streets.test_ids(TEST_STREETS + HELD_OUT_STREETS)
-    tests = {"game": ImageSet(game, seen[:TEST_STREETS]), "day": ImageSet(part["day_test"], part["day_test"].ids)}
-    groups = group_ids(part["day_train"].ids, sequence_of)
-    return AdaptationTask(game, game.ids, part["day_train"], groups, tests, ImageSet(game, seen[TEST_STREETS:]))
+    tests = {"game": ImageSet(game, seen[:TEST_STREETS]), "day": ImageSet(day, day.ids)}
+    groups = group_ids(train.ids, drive_of_each(train.ids).__getitem__)
+    return AdaptationTask(game, game.ids, train, groups, tests, ImageSet(game, seen[TEST_STREETS:]))
 
 
 def cityscapes(*, source, targets, size, **_) -> AdaptationTask:
-    from fsslib.data import cityscapes
-    from fsslib.data.gta5 import gta5
-    from fsslib.data.synthia import synthia
-
     shape = (size, 2 * size)
-    computed = _cached({"gta5": gta5, "synthia": synthia}[source](size=shape))
-    train, val = (_cached(cityscapes.cityscapes(split=split, size=shape)) for split in ("train", "val"))
+    computed = _cached(open_images(source, size=shape))
+    train, val = (_cached(open_images("cityscapes", part=part, size=shape)) for part in ("train", "val"))
     (target,) = targets or ("cityscapes",)
-    pool = train.restricted(cityscapes.PIXDA_ONE_SHOT) if target == "cityscapes_one_shot" else train
+    pool = train.restricted(PIXDA_ONE_SHOT) if target == "cityscapes_one_shot" else train
     ids, held_out = _last(computed.ids, HELD_OUT_STREETS)
     ids, tested = _last(ids, TEST_STREETS)
     tests = {source: ImageSet(computed, tested), target: ImageSet(val, val.ids)}
-    groups = group_ids(pool.ids, cityscapes.city_of)
+    groups = group_ids(pool.ids, city_of_each(pool.ids).__getitem__)
     return AdaptationTask(computed, ids, pool, groups, tests, ImageSet(computed, held_out))
 
 

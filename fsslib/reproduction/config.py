@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fsslib import paths
 from fsslib.blocks import STAGE_STRIDES
-from fsslib.data import DATA_SETS
+from fsslib.data import DATA_SETS, SPELLINGS
 from fsslib.methods import METHODS, adapts, method_class
 from fsslib.protocols import PROTOCOLS
 
@@ -130,7 +130,7 @@ class RunConfig(BaseModel):
         if self.steps and not facts.trainable:
             raise ValueError(f"{self.data} leaves no class to train on, found steps {self.steps}; give steps 0")
         for domain, known in ((self.source, facts.sources), *((target, facts.targets) for target in self.targets)):
-            if domain not in known:
+            if SPELLINGS.get(domain, domain) not in known:
                 there = ", ".join(known) or "no domain beside its source"
                 raise ValueError(f"unknown domain {domain!r} of {self.data}; there are {there}")
         if self.batch_size % self.accumulate:

@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 from fsslib import paths
 from fsslib.blocks.backbones import BACKBONES, WeightsRecord
 from fsslib.data.check import draw_sheet
+from fsslib.data.decode import DataError, resize_image, resize_labels
 from fsslib.data.drawn import Choice, mask_files, read_drawn_mask, read_picture, some
 from fsslib.data.folder import describe_masks, find_pictures
-from fsslib.data.images import DataError, resize_image, resize_labels
 from fsslib.episodes import VOID
 from fsslib.methods import build_method
 from fsslib.methods.base import Method

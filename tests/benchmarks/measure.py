@@ -28,7 +28,8 @@ from PIL import Image
 from fsslib import paths
 from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
-from fsslib.data.images import ImageClasses, LabelledImageSet, read_image, read_label_map
+from fsslib.data.images import LabelledImageSet
+from fsslib.data.layouts import Layout, find
 from fsslib.data.toyworld import DOMAINS, ToyWorld
 from fsslib.files import write_atomically
 from fsslib.methods import build_method
@@ -148,23 +149,14 @@ def reading(count: int) -> tuple[Work, Work]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (drawn, _), labels = ToyWorld("photo", size=256).images(toy_ids(count)), np.zeros((375, 500), np.uint8)
     labels[100:300, 100:400] = 1
-    files = {}
     for number, image in enumerate(drawn):
         picture = Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()).resize((500, 375))
-        files[str(number)] = (folder / f"{number}.jpg", folder / f"{number}.png")
-        picture.save(files[str(number)][0], quality=90)
-        Image.fromarray(labels).save(files[str(number)][1])
-    images = LabelledImageSet(
-        {image_id: ImageClasses(frozenset({1}), frozenset({1})) for image_id in files},
-        lambda image_id: (read_image(files[image_id][0]), read_label_map(files[image_id][1])),
-        {1: "object"},
-        name="bench",
-        domain="photo",
-        size=256,
-        files_of=files.__getitem__,
-    )
-    pixels = images.cached(folder)._pixels
-    return tuple(lambda read=read: [read(i) for i in images.ids] for read in (images._load_resized, pixels.__getitem__))
+        picture.save(folder / f"{number}.jpg", quality=90)
+        Image.fromarray(labels).save(folder / f"{number}.png")
+    layout = Layout("bench", ["{name}.jpg"], ["{name}.png"], {1: "aeroplane"})
+    images = LabelledImageSet(find(layout, folder).files, layout.named(), name="bench", domain="photo", size=256)
+    ((cache, _), *_) = images.cached(folder)._pixels.values()
+    return tuple(lambda read=read: [read(i) for i in images.ids] for read in (images._load_resized, cache.__getitem__))
 
 
 def training(

@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
+from fsslib.data.decode import DataError, voc_palette
 from fsslib.data.drawn import read_drawn_mask, read_picture
 from fsslib.data.flatness import is_label_map
-from fsslib.data.images import DataError, voc_palette
 
 HEIGHT, WIDTH = 120, 160
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fsslib.data.decode import DataError
 from fsslib.data.folder import find_pictures, open_folder, own_class_id
-from fsslib.data.images import DataError
 
 HEIGHT, WIDTH = 40, 60
 OBJECT = np.zeros((HEIGHT, WIDTH), bool)

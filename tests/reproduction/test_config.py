@@ -27,7 +27,8 @@ def test_the_defaults_exist():
     assert config.targets == toyworld.TARGET_DOMAINS == DATA_SETS["toy"].default_targets
     assert DATA_SETS["toy"].sources == DATA_SETS["toy"].targets == tuple(toyworld.DOMAINS)
     assert DATA_SETS["toy"].folds == (*toyworld.TEST_FOLDS, toyworld.DEVELOPMENT_FOLD)
-    assert [name for name in DATA_SETS if not inspect.isfunction(getattr(openers, name, None))] == []
+    opened_by = {name: getattr(openers, facts.opener or name, None) for name, facts in DATA_SETS.items()}
+    assert [name for name, opener in opened_by.items() if not inspect.isfunction(opener)] == []
 
 
 # What is refused, and what is said of it.

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.contour import QuadContourSet
 
 import fsslib as fss
-from fsslib.data import camvid
+from fsslib.data.sets import LAYOUTS
 from fsslib.data.toyworld import CLASS_NAMES, base_classes, fold_classes, streets
 from fsslib.episodes import VOID
 from fsslib.reproduction.statistics import student_interval
@@ -98,7 +98,7 @@ def test_classes_have_names_and_colours_that_differ_and_repeat_after_the_last():
     with pytest.raises(ValueError, match="found 0"):
         plots.colour_of(0)
     assert [plots.class_name(c) for c in (1001, 12, 999)] == [CLASS_NAMES[1001], "dog", "class 999"]
-    assert {*STREETS.values(), *camvid.CLASS_NAMES.values()} <= plots.STREET_COLOURS.keys()
+    assert {*STREETS.values(), *LAYOUTS["camvid"].classes.values()} <= plots.STREET_COLOURS.keys()
     with pytest.raises(KeyError):
         plots.label_picture(torch.zeros(2, 2, dtype=torch.int64), {0: "canal"})
 

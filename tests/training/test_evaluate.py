@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from fsslib.data.pascal import PascalVOC
+from fsslib.data.sets import open_images
 from fsslib.data.streams import ImageSet
 from fsslib.data.tasks import FewShotTask
 from fsslib.data.toyworld import ToyWorld
@@ -20,7 +20,7 @@ from fsslib.methods.prototype import PrototypeNetwork
 from fsslib.reproduction.plans import Plan
 from fsslib.training import evaluate as evaluation
 from fsslib.training.evaluate import evaluate, mean_loss
-from tests.data.street_fixture import open_drawn_streets
+from tests.data.trees import open_drawn_streets
 from tests.data.voc_fixture import draw_voc
 from tests.methods.contract import EPISODIC, SPLIT, small_method
 
@@ -221,7 +221,7 @@ def runs_at_full_scale(*plans: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> FewShotTask:
-    voc = PascalVOC(draw_voc(tmp_path_factory.mktemp("data")), size=32)
+    voc = open_images("pascal", root=draw_voc(tmp_path_factory.mktemp("data")), size=32)
     return FewShotTask(voc, (), {"photo": voc}, (1, 2))
 
 

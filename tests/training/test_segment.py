@@ -9,7 +9,7 @@ from PIL import Image
 
 from fsslib.blocks.backbones import WeightsRecord
 from fsslib.cli import main
-from fsslib.data.images import DataError
+from fsslib.data.decode import DataError
 from fsslib.data.toyworld import ToyWorld
 from fsslib.episodes import Episode
 from fsslib.methods import build_method
