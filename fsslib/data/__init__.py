@@ -1,6 +1,6 @@
 """Data sets, and the task a run poses on one: what is learnt from, and what is tested in which domains.
 
-What can be asked for is told without torch, whose import takes seconds; `openers` does what is asked.
+What can be asked for is told without torch, whose import takes seconds; `openers` and `worlds` do what is asked.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class DataSet:
     folds: tuple[int, ...] = (0,)
     trainable: bool = True
     adapts: bool = False
-    opener: str = ""
+    opener: str = "openers"
 
 
 def open_task(
@@ -66,7 +66,8 @@ def open_task(
             there = ", ".join(known) or "none but its source"
             raise ValueError(f"Unknown domain {domain!r} of {data}; there are {there}.")
     more = {"novel_as_background": novel_as_background} if data == "toy" else {}
-    opener = getattr(import_module("fsslib.data.openers"), facts.opener or data)
+    module, _, name = facts.opener.partition(":")
+    opener = getattr(import_module(f"fsslib.data.{module}"), name or data)
     return opener(data=data, fold=fold, source=source, targets=tuple(targets), size=size, device=device, **more)
 
 
@@ -104,23 +105,24 @@ DATA_SETS = {
         targets=(*_TOY_DOMAINS, "fog"),
         default_targets=_TOY_DOMAINS[1:],
         folds=(0, 1, 2, 3, 4),
+        opener="worlds",
     ),
     "pascal": DataSet(
         "PASCAL VOC 2012 with PASCAL-5i folds, and any other data set as a target",
         targets=tuple(name for name in EPISODES if name != "pascal"),
         folds=(0, 1, 2, 3),
-        opener="few_shot",
+        opener="openers:few_shot",
     ),
     "cdfss": DataSet(
         "all of PASCAL VOC 2012 to learn from, other data sets to test in: the benchmark CD-FSS",
         targets=tuple(name for name in EPISODES if name != "pascal"),
         default_targets=("deepglobe", "isic", "chest_xray", "fss_1000"),
-        opener="few_shot",
+        opener="openers:few_shot",
     ),
     "pascal_all": DataSet(
         "PASCAL VOC 2012, every class tested and none trained on: for untrained networks",
         trainable=False,
-        opener="untrained",
+        opener="openers:untrained",
     ),
     "untrained": DataSet(
         "one real data set, its classes tested and none trained on: for untrained networks",
@@ -132,14 +134,14 @@ DATA_SETS = {
         targets=tuple(name for name in EPISODES if name != "coco"),
         default_targets=("pascal",),
         folds=(0, 1, 2, 3),
-        opener="few_shot",
+        opener="openers:few_shot",
     ),
     "photos": DataSet(
         "PASCAL VOC 2012 and COCO together; targets are defects on metal, streets, and life under water",
         targets=tuple(name for name in EPISODES if name not in ("pascal", "coco")),
         default_targets=("magnetic_tile", "camvid"),
         folds=(0, 1, 2, 3),
-        opener="few_shot",
+        opener="openers:few_shot",
     ),
     "streets": DataSet(
         "the toy world's streets, drawn by the program: from a clean game to towns",
@@ -147,6 +149,7 @@ DATA_SETS = {
         targets=("cities", "meadow"),
         default_targets=("cities",),
         adapts=True,
+        opener="worlds",
     ),
     "camvid": DataSet(
         "CamVid, filmed from a car: from drives by day to one at dusk",

@@ -1,4 +1,4 @@
-"""Opening the tasks of `fsslib.data.DATA_SETS`."""
+"""Opening the tasks of `fsslib.data.DATA_SETS` on real images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from fsslib.data.benchmarks import coco_fold, pascal_fold
 from fsslib.data.images import LabelledImageSet
 from fsslib.data.names import class_id
 from fsslib.data.quirks import city_of_each, drive_of_each
-from fsslib.data.sampling import group_ids, in_turn
+from fsslib.data.sampling import group_ids
 from fsslib.data.sets import PIXDA_ONE_SHOT, joined, open_images
 from fsslib.data.streams import ImageSet, Relabelled
 from fsslib.data.tasks import AdaptationTask, FewShotTask
+from fsslib.data.worlds import HELD_OUT_STREETS, TEST_STREETS
 from fsslib.files import DataError
 
 
@@ -58,19 +59,6 @@ TARGETS = {
     "chest_xray": Target(opens="chest_xray_shenzhen"),
 }
 """The targets that are not simply all of their data set."""
-
-
-def toy(*, fold, source, targets, size, device, novel_as_background=False, **_) -> FewShotTask:
-    from fsslib.data.toyworld import ToyWorld, base_classes, fold_classes
-
-    base, novel = base_classes(fold), fold_classes(fold)
-
-    def world(domain, distractors):
-        return ToyWorld(domain, size=size, distractors=distractors, device=device)
-
-    train = world(source, (*base, *novel) if novel_as_background else base)
-    tests = {domain: world(domain, base) for domain in dict.fromkeys((source, *targets))}
-    return FewShotTask(train, base, tests, novel, novel_as_background=novel_as_background)
 
 
 IN_MEMORY = 2**26
@@ -135,26 +123,6 @@ def untrained(*, data, source, size, **_) -> FewShotTask:
     name, fewest = ("pascal", 20) if data == "pascal_all" else (source, FEWEST_IMAGES)
     images = _cached(open_images(TARGETS.get(name, Target()).opens or name, size=size))
     return FewShotTask(images, (), {source: images}, images.usable_classes(minimum_images=fewest))
-
-
-TEST_STREETS = 200
-"""Test images of the toy streets: of the game, and of the cities together."""
-
-HELD_OUT_STREETS = 50
-
-
-def streets(*, targets, size, device, **_) -> AdaptationTask:
-    from fsslib.data.toyworld.streets import DEVELOPMENT_CITY, Streets, city_of
-
-    game = Streets("game", size=size, device=device)
-    (target,) = targets or ("cities",)
-    towns = Streets("real", DEVELOPMENT_CITY if target == DEVELOPMENT_CITY else "all", size=size, device=device)
-    seen = game.test_ids(TEST_STREETS + HELD_OUT_STREETS)
-    asked = in_turn(towns.test_ids(TEST_STREETS // len(towns.domains)), city_of)
-    tests = {"game": ImageSet(game, seen[:TEST_STREETS]), target: ImageSet(towns, asked)}
-    return AdaptationTask(
-        game, game.ids, towns, group_ids(towns.ids, city_of), tests, ImageSet(game, seen[TEST_STREETS:])
-    )
 
 
 CAMVID_PARTS = {

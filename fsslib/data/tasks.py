@@ -8,14 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fsslib.data import benchmarks
+from fsslib import paths
 from fsslib.data.names import ALIASES
-from fsslib.data.quirks import voc_lists
 from fsslib.data.sampling import k_per_group
 from fsslib.data.streams import ImageSet, ImageStream, PairStream
 from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeSource, EpisodeStream, SegmentationSource
 from fsslib.files import DataError
-from fsslib.paths import data_root
 from fsslib.protocols import protocol_named
 
 
@@ -87,6 +85,10 @@ class FewShotTask:
     def _published(
         self, domain: str, images: EpisodeSource, whose: str, episodes: int, ways: int, shots: int
     ) -> EpisodeManifest:
+        # Imported here: these read files, and the toy world needs none.
+        from fsslib.data import benchmarks
+        from fsslib.data.quirks import voc_lists
+
         if domain not in self.benchmarks or ways != 1:
             there = ", ".join(self.benchmarks) or "no domain of this task"
             raise DataError(
@@ -95,7 +97,7 @@ class FewShotTask:
             )
         name, fold = self.benchmarks[domain]
         if whose == "pfenet":
-            listed = voc_lists(data_root(), "val")
+            listed = voc_lists(paths.data_root(), "val")
             val = [i for i in listed if i in images.files]
             shown = {i: benchmarks.areas(images.original(i)[1]) for i in val}
             about = {"data": name, "fold": str(fold), "present": f"{len(val)} of {len(listed)} images"}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fsslib import paths
 from fsslib.blocks.backbones import BACKBONES
-from fsslib.data import DATA_SETS, openers, toyworld
+from fsslib.data import DATA_SETS, openers, toyworld, worlds
 from fsslib.methods import METHODS
 from fsslib.metrics import PROTOCOLS
 from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
@@ -27,7 +27,11 @@ def test_the_defaults_exist():
     assert config.targets == toyworld.TARGET_DOMAINS == DATA_SETS["toy"].default_targets
     assert DATA_SETS["toy"].sources == DATA_SETS["toy"].targets == tuple(toyworld.DOMAINS)
     assert DATA_SETS["toy"].folds == (*toyworld.TEST_FOLDS, toyworld.DEVELOPMENT_FOLD)
-    opened_by = {name: getattr(openers, facts.opener or name, None) for name, facts in DATA_SETS.items()}
+    modules = {"openers": openers, "worlds": worlds}
+    opened_by = {
+        name: getattr(modules[facts.opener.partition(":")[0]], facts.opener.partition(":")[2] or name, None)
+        for name, facts in DATA_SETS.items()
+    }
     assert [name for name, opener in opened_by.items() if not inspect.isfunction(opener)] == []
 
 

@@ -1,0 +1,38 @@
+"""Opening the tasks of `fsslib.data.DATA_SETS` on drawn worlds, which need no reader of files."""
+
+from fsslib.data.sampling import group_ids, in_turn
+from fsslib.data.streams import ImageSet
+from fsslib.data.tasks import AdaptationTask, FewShotTask
+from fsslib.data.toyworld import ToyWorld, base_classes, fold_classes
+
+
+def toy(*, fold, source, targets, size, device, novel_as_background=False, **_) -> FewShotTask:
+    base, novel = base_classes(fold), fold_classes(fold)
+
+    def world(domain, distractors):
+        return ToyWorld(domain, size=size, distractors=distractors, device=device)
+
+    train = world(source, (*base, *novel) if novel_as_background else base)
+    tests = {domain: world(domain, base) for domain in dict.fromkeys((source, *targets))}
+    return FewShotTask(train, base, tests, novel, novel_as_background=novel_as_background)
+
+
+TEST_STREETS = 200
+"""Test images of the toy streets: of the game, and of the cities together."""
+
+HELD_OUT_STREETS = 50
+
+
+def streets(*, targets, size, device, **_) -> AdaptationTask:
+    # Here, for the toy world does without them.
+    from fsslib.data.toyworld.streets import DEVELOPMENT_CITY, Streets, city_of
+
+    game = Streets("game", size=size, device=device)
+    (target,) = targets or ("cities",)
+    towns = Streets("real", DEVELOPMENT_CITY if target == DEVELOPMENT_CITY else "all", size=size, device=device)
+    seen = game.test_ids(TEST_STREETS + HELD_OUT_STREETS)
+    asked = in_turn(towns.test_ids(TEST_STREETS // len(towns.domains)), city_of)
+    tests = {"game": ImageSet(game, seen[:TEST_STREETS]), target: ImageSet(towns, asked)}
+    return AdaptationTask(
+        game, game.ids, towns, group_ids(towns.ids, city_of), tests, ImageSet(game, seen[TEST_STREETS:])
+    )
