@@ -256,7 +256,7 @@ class SegmentationMeter:
         """The mean IoU of some classes, by number: those of them that are in the truth.
 
         The decision was still among all C classes: a pixel given to a class outside the subset counts as missed, as in
-        the 16- and 13-class views that benchmarks take of 19 classes (`fsslib.data.street_classes.SUBSETS`). Raises
+        the 16- and 13-class views that benchmarks take of 19 classes (`fsslib.data.sets.SUBSETS`). Raises
         ValueError for an unknown number, and when none of the classes is in the truth.
         """
         chosen, ious = sorted(set(class_ids)), self._ious()
