@@ -25,18 +25,15 @@ def pascal_fold(fold: int) -> tuple[int, ...]:
     return tuple(range(5 * fold + 1, 5 * fold + 6))
 
 
-def coco_fold(fold: int, rule: str = "interleaved") -> tuple[int, ...]:
-    """Global ids of the twenty novel classes of a fold of COCO-20i, by one of the two rules in use.
+def coco_fold(fold: int) -> tuple[int, ...]:
+    """Global ids of the twenty novel classes of a fold of COCO-20i, every fourth of COCO's from number `fold` on.
 
-    "interleaved": every fourth of COCO's classes from number `fold` on (FWB, PFENet with use_split_coco, HSNet, BAM and
-    most work since). "contiguous": numbers 20 fold to 20 fold + 19 (PANet). Fifteen novel classes of a fold by one rule
-    are training classes by the other, so scores by different rules do not compare. Raises DataError for others.
+    So cut it FWB, PFENet with use_split_coco, HSNet, BAM and most work since. PANet takes numbers 20 fold to 20 fold +
+    19: fifteen of its novel classes are training classes here, so scores by the two rules do not compare. Raises
+    DataError for another fold than 0 to 3.
     """
-    folds = {"interleaved": slice(fold, None, 4), "contiguous": slice(20 * fold, 20 * fold + 20)}
-    if rule not in folds:
-        raise DataError(f"COCO-20i is cut by the rules {' and '.join(folds)}; asked for {rule!r}.")
     _check_fold(fold, "COCO-20i")
-    return COCO_CLASSES[folds[rule]]
+    return COCO_CLASSES[fold::4]
 
 
 def _check_fold(fold: int, benchmark: str) -> None:
@@ -102,15 +99,10 @@ def pfenet(
     return EpisodeManifest(tuple(rows), about)
 
 
-def manifest_name(data: str, protocol: str, *, shots: int, fold: int | None = None) -> str:
-    """The file name of a frozen manifest: "pascal-fold0-1way-1shot-hsnet.txt"; FSS-1000 has no fold."""
-    return "-".join([data, *([] if fold is None else [f"fold{fold}"]), "1way", f"{shots}shot", protocol]) + ".txt"
-
-
 def frozen(data: str, protocol: str, *, shots: int, fold: int | None = None) -> EpisodeManifest:
     """The test episodes that come with fsslib for a benchmark. Raises DataError listing those there are."""
-    folder = shipped("data") / "manifests"
-    path = folder / manifest_name(data, protocol, shots=shots, fold=fold)
+    folder, of = shipped("data") / "manifests", "" if fold is None else f"-fold{fold}"
+    path = folder / f"{data}{of}-1way-{shots}shot-{protocol}.txt"
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in folder.glob("*.txt")))
         raise DataError(

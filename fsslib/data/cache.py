@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from tqdm import tqdm
 
 from fsslib.files import make_once, write_atomically
 from fsslib.paths import project_root
-
-Pair = tuple[Tensor, Tensor]
 
 RULE = 4
 """Number of the rule by which images are read, resized and laid out: entries of another rule are made anew."""
@@ -50,18 +48,17 @@ class PixelCache:
 def pixel_cache(
     name: str,
     files: Mapping[str, tuple[Path, ...]],
-    prepare: Callable[[str], Pair],
+    prepare: Callable[[str], tuple[Tensor, Tensor]],
     size: tuple[int, int],
     *,
     about: str = "",
     root: Path | None = None,
-    workers: int | None = None,
 ) -> PixelCache | None:
     """All images of a set, decoded and resized once by `prepare`, 5 bytes a pixel; the place and size are printed.
 
     `files` names the files of each image, `about` says what else the pixels depend on. The entry serves as long as the
-    files have the sizes and times of then. `workers` threads decode (default: one for each core this process may use).
-    Returns None, and says so, where the disk has no room for it. What `prepare` raises leaves no entry.
+    files have the sizes and times of then. A thread for each core that this process may use decodes. Returns None, and
+    says so, where the disk has no room for it. What `prepare` raises leaves no entry.
     """
     root = cache_root() if root is None else root
     ids, (height, width) = list(files), size
@@ -80,16 +77,19 @@ def pixel_cache(
         def empty(what: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
             return np.lib.format.open_memmap(unfinished / f"{what}.npy", mode="w+", dtype=kind, shape=shape)
 
-        stamps, images = {}, empty("images", np.uint8, (len(ids), 3, height, width))
+        images = empty("images", np.uint8, (len(ids), 3, height, width))
         labels = empty("labels", np.int16, (len(ids), height, width))
 
-        def work(image_id: str) -> tuple[list, Pair]:
+        def work(position: int) -> list[list[int]]:
             # The times first: a file that changes while it is read is then seen to have changed.
-            return [_times(path) for path in files[image_id]], prepare(image_id)
+            times = [_times(path) for path in files[ids[position]]]
+            images[position], labels[position] = (tensor.numpy() for tensor in prepare(ids[position]))
+            return times
 
-        for position, image_id, (found, pair) in _in_threads(ids, work, workers, f"decoding {name}"):
-            images[position], labels[position] = (tensor.numpy() for tensor in pair)
-            stamps[image_id] = found
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        with ThreadPoolExecutor(cores) as pool:
+            done = tqdm(pool.map(work, range(len(ids))), f"decoding {name}", len(ids), leave=False, disable=None)
+            stamps = dict(zip(ids, done))
         images.flush()
         labels.flush()
         write_atomically(unfinished / "manifest.json", json.dumps(stamps))
@@ -137,21 +137,6 @@ def remembered(
         with contextlib.suppress(OSError):
             write_atomically(path, json.dumps(known))
     return found
-
-
-def _in_threads(
-    ids: Sequence[str], work: Callable[[str], Any], workers: int | None, title: str
-) -> Iterator[tuple[int, str, Any]]:
-    """Each id's position, name and result, in order; a bounded number of results waits in memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(workers or cores) as pool:
-        progress = tqdm(total=len(ids), desc=title, unit="image", leave=False, disable=None)
-        for start in range(0, len(ids), 64):
-            part = ids[start : start + 64]
-            for position, (image_id, result) in enumerate(zip(part, pool.map(work, part)), start=start):
-                yield position, image_id, result
-                progress.update()
-        progress.close()
 
 
 def _times(path: Path) -> list[int]:

@@ -247,13 +247,14 @@ def _resized(pixels: Tensor, size: int | tuple[int, int], how: str, **more: bool
 
 
 def fitted(
-    image: UInt8[Tensor, "3 H W"], labels: Integer[Tensor, "H W"], size: int, fit: str = "square"
-) -> tuple[UInt8[Tensor, "3 S S"], Integer[Tensor, "S S"]]:
-    """An image and its label map in `size` x `size` pixels, by the rule of a protocol (`fsslib.metrics.Protocol.fit`).
+    image: UInt8[Tensor, "3 H W"], labels: Integer[Tensor, "H W"], size: int | tuple[int, int], fit: str = "square"
+) -> tuple[UInt8[Tensor, "3 h w"], Integer[Tensor, "h w"]]:
+    """An image and its label map in `size` x `size` pixels by a protocol's rule (`fsslib.protocols.Protocol.fit`).
 
-    "square" is `resize_image` and `resize_labels`. "corner" takes the upper left label of each cell, as HSNet. "padded"
-    is PFENet's: the longer side becomes `size` and the other as much, both cut to multiples of 8 and at least that; no
-    antialiasing; to the right and below black, and void. PFENet keeps fractions of the 8 bits that images have here.
+    "square" is `resize_image` and `resize_labels`, to height and width too. "corner" takes the upper left label of each
+    cell, as HSNet. "padded" is PFENet's: the longer side becomes `size` and the other as much, both cut to multiples of
+    8 and at least that; no antialiasing; to the right and below black, and void. PFENet keeps fractions of the 8 bits
+    that images have here.
     Raises ValueError for that below 8 pixels.
     """
     if fit == "square":

@@ -5,17 +5,16 @@ import http.client
 import lzma
 import os
 import shutil
-import stat
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import IO
 
 import filelock
@@ -25,10 +24,6 @@ from fsslib.files import DataError
 
 WORK = ".fetching"
 """Folder beside the data sets for what is under way. It may be deleted whenever nothing is being fetched."""
-
-RECORD = "fetched.txt"
-"""File beside the data sets with the sha256 of archives for which nobody publishes one. Copied to the data folder of
-another machine, it makes the archives that come there be held against those that came here."""
 
 TRIES, PAUSE, TIMEOUT = 5, 2.0, 30.0
 """How often one address is tried (it is left for the next as soon as a try brings nothing new), the seconds between two
@@ -81,8 +76,7 @@ def fetch(archives: Sequence[Archive], folder: Path) -> None:
 
     Everything is gathered in a working folder first and moved to its places when all archives are there, so what is
     half downloaded or half unpacked is never taken for a data set; an interrupted call is taken up by the next one. A
-    place that is there already is left alone. Of an archive only plain files in its `places` are unpacked, and none
-    outside their folder. Two processes wait for each other.
+    place that is there already is left alone. No archive writes outside its folder. Two processes wait for each other.
 
     Raises DataError when there is too little room on the disk, when the folder cannot be written, and when no address
     of an archive gives what was expected: with what each of them said.
@@ -150,8 +144,6 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     file, part, said = work / archive.name, work / f"{archive.name}.part", {}
-    expected = archive.checksum or _noted(work.parent).get(archive.name)
-    noted = f" It was noted in {work.parent / RECORD}: take its line out if the archive was renewed."
     print(archive.name)
 
     def download(url: str, output: str, _: object) -> None:
@@ -163,16 +155,19 @@ def _download_and_unpack(archive: Archive, work: Path, stage: Path) -> None:
         for _ in range(TRIES):
             before = _here([archive], work)
             try:
-                pooch.retrieve(url, expected, archive.name, work, downloader=download)
+                pooch.retrieve(url, archive.checksum, archive.name, work, downloader=download)
                 _unpack(archive, file, stage)
             except DataError:
                 raise
             except DAMAGE as error:
                 file.unlink(missing_ok=True)
-                said[url] = str(error) + noted * (expected != archive.checksum and isinstance(error, ValueError))
+                said[url] = str(error)
             else:
                 if archive.checksum is None:
-                    _note(work.parent, archive, f"sha256:{pooch.file_hash(str(file))}", url)
+                    print(
+                        f"{archive.name}: nobody publishes a checksum for it. What came is sound in itself and has "
+                        f"sha256:{pooch.file_hash(str(file))}: compare it with that of another machine."
+                    )
                 _done(archive, stage).touch()
                 file.unlink()
                 return
@@ -231,61 +226,25 @@ def _read(response: http.client.HTTPResponse, target: IO[bytes]) -> bytes:
 
 
 def _unpack(archive: Archive, file: Path, stage: Path) -> None:
-    """Add what is kept of an archive to its places below `stage`: all of it, or nothing where it is damaged."""
-    found, tops, unfinished = set(), set(), stage.with_name(f"{stage.name}.part")
+    """Add what is kept of an archive to its places below `stage`: all of it, or nothing where it is damaged.
+
+    Names that lead outside and links are left to the libraries: zipfile writes either as a plain file inside, tarfile's
+    "data" filter raises, as for devices.
+    """
+    unfinished = stage.with_name(f"{stage.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
+    print(f"{archive.name}: unpacking", flush=True)
     try:
-        for name, is_file, content in tqdm(_members(file), f"{file.name}: unpacking", unit=" files", disable=None):
-            # As Windows reads paths, where both slashes part folders: no name may lead out on any system.
-            path = PureWindowsPath(name)
-            if path.drive or path.root or ".." in path.parts:
-                raise _Unusable(f"holds {name!r}, which would be written outside its folder: nothing of it was kept")
-            inside = path.as_posix()
-            tops.add(path.parts[0] if path.parts else name)
-            for kept in (kept for kept in archive.places if f"{inside}/".startswith(f"{kept}/")):
-                if not is_file:
-                    raise _Unusable(f"holds {name!r}, a link or a device, where only files are expected")
-                found.add(kept)
-                target = unfinished / (archive.places[kept] + inside.removeprefix(kept))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content() as source, target.open("wb") as output:
-                    shutil.copyfileobj(source, output, CHUNK)
-        if lacking := sorted(archive.places.keys() - found):
-            raise _Unusable(f"holds no {lacking[0]!r}, only {', '.join(sorted(tops)[:8]) or 'nothing'}")
-        shutil.copytree(unfinished, stage, copy_function=os.replace, dirs_exist_ok=True)
+        with zipfile.ZipFile(file) if file.suffix == ".zip" else tarfile.open(file) as opened:
+            opened.extraction_filter = getattr(tarfile, "data_filter", None)  # not before Python 3.11.4
+            opened.extractall(unfinished)
+        for kept in archive.places:
+            if not (unfinished / kept).exists():
+                there = ", ".join(sorted(os.listdir(unfinished))[:8]) if unfinished.exists() else "nothing"
+                raise _Unusable(f"holds no {kept!r}, only {there}")
+        for kept, place in archive.places.items():
+            (stage / place).parent.mkdir(parents=True, exist_ok=True)
+            move = partial(shutil.copytree, copy_function=os.replace, dirs_exist_ok=True)
+            (move if (unfinished / kept).is_dir() else os.replace)(unfinished / kept, stage / place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _members(file: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
-    """Name, whether it is a plain file, and how to open it, of everything in an archive but folders."""
-    if file.suffix == ".zip":
-        with zipfile.ZipFile(file) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    kind = stat.S_IFMT(info.external_attr >> 16)
-                    yield info.filename, kind in (0, stat.S_IFREG), partial(archive.open, info)
-    else:
-        with tarfile.open(file) as archive:
-            for member in archive:
-                if not member.isdir():
-                    yield member.name, member.isfile(), partial(archive.extractfile, member)
-            while archive.fileobj.read(CHUNK):  # to its very end, where the checksum of a .tgz is
-                pass
-
-
-def _noted(folder: Path) -> dict[str, str]:
-    """The checksums with which archives came before, here or where the record was copied from, by name."""
-    record = folder / RECORD
-    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-    return {words[1]: words[0] for words in map(str.split, lines) if len(words) > 1}
-
-
-def _note(folder: Path, archive: Archive, checksum: str, url: str) -> None:
-    if archive.name not in _noted(folder):
-        with (folder / RECORD).open("a", encoding="utf-8") as record:
-            record.write(f"{checksum} {archive.name} {url}\n")
-    print(
-        f"{archive.name}: nobody publishes a checksum for it. What came is sound in itself and has {checksum}, as "
-        f"noted in {folder / RECORD}: compare it with that of another machine."
-    )

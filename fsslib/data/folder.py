@@ -64,7 +64,7 @@ class FolderImages(LabelledImageSet):
     as long as one pixel of it is left at `size`; an empty mask says that its picture shows none.
 
     Raises DataError when there is no picture, no mask for any, or two of one name, and for a mask that cannot be
-    understood. A damaged picture is found when it is first used, or by `check()`.
+    understood. A damaged picture is found when it is first used.
     """
 
     def __init__(

@@ -15,16 +15,7 @@ from jaxtyping import Int, Int16, Integer, UInt8
 from torch import Tensor
 
 from fsslib.data.cache import PixelCache, pixel_cache, remembered
-from fsslib.data.decode import (
-    NOTED,
-    DataError,
-    fitted,
-    hold_sizes,
-    in_words,
-    read_image,
-    resize_image,
-    resize_labels,
-)
+from fsslib.data.decode import NOTED, DataError, fitted, hold_sizes, read_image, resize_labels
 from fsslib.data.layouts import Place, read_labels
 from fsslib.episodes import VOID, Episode, EpisodeRow, LabelledImages, largest_group, sample_rows
 from fsslib.protocols import Protocol
@@ -88,8 +79,8 @@ class LabelledImageSet:
     episode's supports then come from other groups than its query. `repainted` gives the files for a protocol that has
     another object on top (COCO). `notes` are sentences on what was made of files that are not as they should be.
 
-    A damaged file is found when it is first used, or by `check()`. A class of another kind of files gives its own
-    `load`.
+    A damaged file is found when it is first used, or by `fsslib.data.check`. A class of another kind of files gives its
+    own `load`.
     """
 
     def __init__(
@@ -182,14 +173,18 @@ class LabelledImageSet:
         """The same set without the images that hold a pixel of one of these classes: they cannot leak into training."""
         return self.restricted(i for i, shown in self.contents.items() if shown.held.isdisjoint(classes))
 
-    def cached(self, root: Path | None = None, *, workers: int | None = None) -> "LabelledImageSet":
+    def cached(self, root: Path | None = None) -> "LabelledImageSet":
         """The same set over a cache on disk, shared by all processes and later runs; see `fsslib.data.cache`.
 
         Decodes every image now, unless that was done before. Raises DataError for the first damaged file.
         """
         files = {image_id: place.files for image_id, place in self.files.items()}
         about = f"{self.on_top} {sorted(self.class_names.items())}"
-        pixels = pixel_cache(self.name, files, self._load_resized, self.shape, about=about, root=root, workers=workers)
+
+        def resized(image_id: str) -> Pair:
+            return fitted(*self._load_pair(image_id), self.shape)
+
+        pixels = pixel_cache(self.name, files, resized, self.shape, about=about, root=root)
         return self._copy(_pixels={} if pixels is None else {i: (pixels, i) for i in self.ids})
 
     def under(self, protocol: Protocol) -> "LabelledImageSet":
@@ -297,17 +292,6 @@ class LabelledImageSet:
         image, labels = self._load_pair(image_id)
         return image, labels.long()
 
-    def check(self) -> None:
-        """Decode every file. Raises DataError that names all damaged ones (the first ten in full)."""
-        problems = {}
-        for image_id in self.ids:
-            try:
-                self._load_pair(image_id)
-            except DataError as error:
-                problems[image_id] = str(error)
-        if problems:
-            raise DataError("\n".join([f"{self.name}: damaged files: {len(problems)}.", *in_words(problems)]))
-
     # One image
 
     def load(self, image_id: str) -> Pair:
@@ -324,10 +308,6 @@ class LabelledImageSet:
         image, labels = self.load(image_id)
         hold_sizes(image_id, image.shape, labels.shape)
         return image, labels
-
-    def _load_resized(self, image_id: str) -> Pair:
-        image, labels = self._load_pair(image_id)
-        return resize_image(image, self.shape), resize_labels(labels, self.shape)
 
     def _check_known(self, ids: Iterable[str]) -> None:
         if unknown := sorted(i for i in ids if i not in self.files):
@@ -350,10 +330,7 @@ class LabelledImageSet:
             return *cache[own_id], None
         image, labels = self._load_pair(image_id)
         original = labels if self.keep_originals else None
-        if self.fit == "square":
-            pair = resize_image(image, self.shape), resize_labels(labels, self.shape)
-        else:
-            pair = fitted(image, labels, self.size, self.fit)
+        pair = fitted(image, labels, self.size, self.fit)
         height, width = self.shape
         if len(self._cache) * (5 * height * width + 2 * labels.numel() * self.keep_originals) < CACHE_BYTES:
             self._cache[image_id] = (*pair, original)

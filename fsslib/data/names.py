@@ -7,40 +7,26 @@ bytes: 0 is background, 255 void. Above are the toy world's classes, from 1001, 
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from fsslib.paths import shipped
 
 _VOC = """aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike, person,
 pottedplant, sheep, sofa, train, tvmonitor"""
-_COCO = """truck, traffic light, fire hydrant, stop sign, parking meter, bench, elephant, bear, zebra, giraffe,
-backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
-skateboard, surfboard, tennis racket, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-broccoli, carrot, hot dog, pizza, donut, cake, bed, toilet, laptop, mouse, remote, keyboard, cell phone, microwave,
-oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"""
-_STREETS = "road, pavement, building, wall, fence, pole, sign, tree, terrain, sky, bicyclist"
-_DEFECTS = "blowhole, break, crack, fray, uneven"
-_UNDERWATER = "aquatic plant, wreck, robot, reef, fish, sea floor"
-_FROM_ABOVE = "agriculture land, urban land, rangeland, forest land, water, barren land"
-_MEDICAL = "nevus, melanoma, seborrheic keratosis, lung, polyp"
-_DRIVING = "rider"
-_LISTS = (_VOC, _COCO, _STREETS, _DEFECTS, _UNDERWATER, _FROM_ABOVE, _MEDICAL, _DRIVING)
-
-CLASS_IDS: Mapping[str, int] = {
-    name.strip(): number for number, name in enumerate(",".join(_LISTS).split(","), start=1)
-}
-"""Global id of each class name, 1 and up, in an order that only ever grows at its end."""
-
-CLASS_NAMES: Mapping[int, str] = {number: name for name, number in CLASS_IDS.items()}
-
-_IN_COCOS_ORDER = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
+_COCO = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
 stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
 handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
 surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli,
 carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote,
 keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier,
 toothbrush"""
-
+"""In the order of COCO's category numbers."""
+_STREETS = "road, pavement, building, wall, fence, pole, sign, tree, terrain, sky, bicyclist"
+_DEFECTS = "blowhole, break, crack, fray, uneven"
+_UNDERWATER = "aquatic plant, wreck, robot, reef, fish, sea floor"
+_FROM_ABOVE = "agriculture land, urban land, rangeland, forest land, water, barren land"
+_MEDICAL = "nevus, melanoma, seborrheic keratosis, lung, polyp"
+_DRIVING = "rider"
 ALIASES: Mapping[str, str] = {
     "airplane": "aeroplane",
     "motorcycle": "motorbike",
@@ -63,7 +49,15 @@ ALIASES: Mapping[str, str] = {
 }
 """Other sets' names for a class that has one here."""
 
-COCO_CLASSES = tuple(CLASS_IDS[ALIASES.get(name, name)] for name in " ".join(_IN_COCOS_ORDER.split()).split(", "))
+_LISTS = (_VOC, _COCO, _STREETS, _DEFECTS, _UNDERWATER, _FROM_ABOVE, _MEDICAL, _DRIVING)
+_NAMES = [ALIASES.get(name, name) for names in _LISTS for name in " ".join(names.split()).split(", ")]
+
+CLASS_IDS: Mapping[str, int] = {name: number for number, name in enumerate(dict.fromkeys(_NAMES), start=1)}
+"""Global id of each class name, 1 and up, in an order that only ever grows at its end."""
+
+CLASS_NAMES: Mapping[int, str] = {number: name for name, number in CLASS_IDS.items()}
+
+COCO_CLASSES = tuple(CLASS_IDS[name] for name in _NAMES[20:100])
 """Global ids of COCO's classes in the order of its category numbers: place k is "class k" of COCO-20i."""
 
 FIRST_FSS = 2001
@@ -102,8 +96,3 @@ def class_id(name: str) -> int:
     if folder not in _folders(None):
         raise KeyError(name)
     return FIRST_FSS + _folders(None).index(folder)
-
-
-def named(ids: Iterable[int]) -> dict[int, str]:
-    """The ids with their names, as a set's `class_names`."""
-    return {number: CLASS_NAMES[number] for number in ids}

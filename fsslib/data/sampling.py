@@ -17,9 +17,7 @@ def k_per_group(
     """
     if k < 1:
         raise ValueError(f"At least one id of every group must be drawn; found k = {k}.")
-    groups: dict[str, list[str]] = {}
-    for image_id in sorted(set(ids)):
-        groups.setdefault(group_of(image_id), []).append(image_id)
+    groups = group_ids(sorted(set(ids)), group_of)
     if not groups:
         raise ValueError("There are no ids to draw from.")
     drawn = {}

@@ -38,8 +38,6 @@ from fsslib.data.quirks import (
     voc_lists,
 )
 
-VOC = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant
-sheep sofa train tvmonitor"""
 SYNTHIA = dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11), STREETS))
 """Of SYNTHIA's numbers 0 is void, 13 a parking slot and 14 roadwork; 13, 16, 18 and 20 never occur."""
 
@@ -76,7 +74,7 @@ _ROWS = (
         "pascal",
         ["VOCdevkit/VOC2012/JPEGImages/{name}.jpg"],
         ["VOCdevkit/VOC2012/SegmentationClassAug/{name}.png"],
-        dict(enumerate(VOC.split(), start=1)),
+        {c: CLASS_NAMES[c] for c in range(1, 21)},
         domain="photo",
         parts=VOC_PARTS,
         listed=voc_lists,

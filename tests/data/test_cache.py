@@ -151,7 +151,7 @@ def prepare(image_id):
     if image_id == "3":
         os.kill(os.getpid(), signal.SIGKILL)
     return torch.full((3, 4, 6), 50, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.int16)
-pixel_cache("numbers", files, prepare, (4, 6), root=Path({str(tmp_path)!r}) / "cache", workers=1)
+pixel_cache("numbers", files, prepare, (4, 6), root=Path({str(tmp_path)!r}) / "cache")
 """
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL

@@ -115,7 +115,9 @@ def test_a_sheet_of_many_images_is_full_and_no_larger(root, hurt):
     images = open_images("kvasir", size=32)
     for image_id in images.ids[::hurt] if hurt else ():
         images.files[image_id].image.write_bytes(b"")
-    with Image.open(check(images, sheet=root / "sheet.png").sheet) as sheet:
+    report = check(images, sheet=root / "sheet.png")
+    assert ("... and 14 more: p030, p033," in str(report)) == bool(hurt)
+    with Image.open(report.sheet) as sheet:
         assert sheet.size == (SHEET[0] * (SIDE + 10), SHEET[1] * (SIDE + 42))
 
 

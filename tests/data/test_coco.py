@@ -337,6 +337,5 @@ def test_the_coco_subset_is_all_there():
     assert len(set().union(*(classes.held for classes in images.contents.values()))) == 71
     names = ("person", "diningtable", "chair", "cup", "dog")
     assert [len(images.images_by_class[class_id(name)]) for name in names] == [46, 9, 8, 7, 6]
-    images.check()
     rows = images.sample(images.usable_classes(minimum_images=6), 12, ways=2, shots=2, presence_probability=1.0)
     assert images.episode(rows).presence.any(1).all()

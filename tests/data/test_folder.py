@@ -55,7 +55,6 @@ def test_a_folder_with_masks_is_a_data_set(folder):
     assert images.notes == (
         "The object is what is not black in b_MASK.PNG (20.0% of the picture), a_mask.png (20.0% of the picture).",
     )
-    images.check()
     (dog,) = images.class_names
     assert dog == own_class_id("dog") < 255
     episode = images.episode(images.sample([dog], 3))
@@ -139,11 +138,11 @@ def test_a_folder_that_is_none_is_said_in_words(folder):
             open_folder(path)
 
 
-def test_damage_in_a_picture_is_found_by_the_check(folder):
+def test_damage_in_a_picture_is_found_when_it_is_used(folder):
     cut_short(folder / "a.JPG")
     images = open_folder(folder, size=32)
-    with pytest.raises(DataError, match=r"damaged files: 1\.\n.*a\.JPG cannot be read"):
-        images.check()
+    with pytest.raises(DataError, match=r"a\.JPG cannot be read"):
+        images.original("a")
 
 
 # Where masks lie: what is in the folder, as one name: content; then the folders that are given, and what is remarked
