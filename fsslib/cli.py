@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 
 from fsslib.files import DataError
 from fsslib.reproduction import result
-from fsslib.reproduction.config import ConfigError, RunConfig, explain, load, parse, suggestion
+from fsslib.reproduction.config import ConfigError, Names, RunConfig, explain, load, parse, suggestion
 from fsslib.reproduction.result import RunError
 
 # What takes its time to import, as torch and papermill do, is imported where it is used: `fsslib --help` needs neither.
@@ -36,6 +36,7 @@ class Run(RunFlags):
     """Train and evaluate once: parameters from a YAML file, flags over it, defaults for the rest; or from a plan."""
 
     config: CliPositionalArg[Path | None] = Field(None, description="YAML file of parameters; with --index, a plan.")
+    targets: CliVariadicArg[Names] = RunFlags.model_fields["targets"]
     index: int | None = Field(None, ge=0, description="Carry out the run of the plan with this number, from 0.")
     force: bool = Field(False, description="Start afresh, whatever the output folder holds of this or another run.")
     show: bool = Field(False, description="Show what the notebook prints while it runs.")
@@ -233,9 +234,16 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+_LISTS = {
+    "--support": "pairs behind it: --support IMG MASK IMG MASK ...",
+    "--targets": "names behind it: --targets night sketch",
+}
+
+
 def _call(arguments: list[str]) -> int:
-    if arguments.count("--support") > 1:
-        return _fail("--support is given once, with all pairs behind it: --support IMG MASK IMG MASK ...", 2)
+    for flag, behind in _LISTS.items():
+        if sum(argument.partition("=")[0] == flag for argument in arguments) > 1:  # the first would be forgotten
+            return _fail(f"{flag} is given once, with all {behind}", 2)
     if "--support" in arguments:  # of plain names pydantic-settings splits those with commas, and unpacks brackets
         start = arguments.index("--support") + 1
         end = next((n for n in range(start, len(arguments)) if arguments[n].startswith("--")), len(arguments))

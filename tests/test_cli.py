@@ -52,8 +52,9 @@ assert not heavy, heavy
     assert all(command in done.stdout for command in ("tutorial", "run", "reproduce", "doctor", "data", "segment"))
 
 
-def test_flags_arrive_as_what_they_are(runs):
-    arguments = "run --learning-rate 1e-3 --fold 2 --targets night,sketch --dtype bfloat16 --force"
+@pytest.mark.parametrize("targets", ["--targets night,sketch", "--targets night sketch", "--targets=night,sketch"])
+def test_flags_arrive_as_what_they_are(runs, targets):
+    arguments = f"run --learning-rate 1e-3 --fold 2 {targets} --dtype bfloat16 --force"
     options = "--method-options a=false --method-options b=1e-3 --method-options c=mean"
     assert main(f"{arguments} {options}".split()) == 0
     ((config, given),) = runs
@@ -93,6 +94,7 @@ def test_flags_go_over_a_file_and_defaults_below_it_and_variables_are_no_paramet
         ("doctor --verbose", "unrecognized arguments: --verbose"),
         ("reproduce smoke --dryrun", "unrecognized arguments: --dryrun; did you mean '--dry-run'?"),
         ("data check toy --ful", "did you mean '--full'?"),
+        ("run --targets night --targets sketch", "--targets is given once, with all names behind it"),
         ("run --index 3", "--index takes the name of a plan and no other parameters: fsslib run laptop --index 3"),
         ("run smoke --index 3 --seed 1", "--index takes the name of a plan and no other parameters"),
         ("run smoke --index 7000", "smoke has the runs 0 to "),
