@@ -21,7 +21,7 @@ from fsslib.data.sets import LAYOUTS, PIXDA_ONE_SHOT, SUBSETS, joined, open_imag
 from fsslib.episodes import VOID
 from fsslib.metrics import SegmentationMeter
 from tests.data import trees
-from tests.data.sixteen_bits import save_16_bit
+from tests.data.encoded import save_16_bit
 
 
 @pytest.fixture
