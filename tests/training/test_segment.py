@@ -281,6 +281,7 @@ def test_the_command_takes_one_class_and_says_first_what_it_understood(photos, t
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "The object is what is mug in 0.json (13.0% of the picture)."
     assert said.count(said[0]) == 1
+    assert said[-1].startswith(f"3 masks and overlays in {tmp_path / 'out'}; look at ")
     assert main([*shown, *end, "--out", str(tmp_path / "out"), "--colour", "cup"]) == 2
     assert "0.json has no 'cup'; it has corner, mug." in capsys.readouterr().err
     for name in ("a, b", "[c]", 'it\'s "d"', "50%2C ü\\"):

@@ -247,15 +247,6 @@ def test_bfloat16_training_stays_in_a_band():
     assert losses[1] == pytest.approx(losses[0], rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["prototype", "sg_one"])
-def test_one_batch_can_be_learnt_by_heart(name, monkeypatch):
-    stream = toy(fold=4)["source"]
-    batch = stream.batch(0)
-    monkeypatch.setattr(EpisodeStream, "batch", lambda self, step: batch)
-    losses = learn(name, 60, {"source": stream})[1].series("segmentation")
-    assert losses[-1] < 0.4 * losses[0]
-
-
 # Recipes
 
 
