@@ -1,7 +1,4 @@
-"""Hypercorrelation and the centre-pivot convolution: golden values, a 4D convolution in loops, and the direct form.
-
-About 5 s.
-"""
+"""Pyramids of features, hypercorrelation in loops, and the centre-pivot convolution beside its direct form. 4 s."""
 
 import itertools
 
@@ -10,8 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fsslib.blocks import correlation
 from fsslib.blocks.backbones import build_backbone
@@ -19,11 +14,8 @@ from fsslib.blocks.correlation import (
     CentrePivotBlock,
     feature_pyramid,
     hypercorrelation,
-    mask_features,
-    resize_query,
     unit_features,
 )
-from fsslib.episodes import VOID
 from tests.blocks import direct_correlation as direct
 
 
@@ -88,14 +80,6 @@ def test_the_pyramid_of_tiny_is_its_batch_norms():
     assert min(level.min() for level in levels) < 0
 
 
-def test_masked_features_are_zero_where_the_mask_is_and_void_is_no_object():
-    masks = torch.zeros(1, 9, 9, dtype=torch.int64)
-    masks[0, :, :3], masks[0, :, 8] = 1, VOID
-    masked = mask_features(torch.ones(1, 2, 3, 5, 5), masks)
-    # Corners aligned: the grid's columns read the mask at 0, 2, 4, 6 and 8.
-    assert torch.equal(masked, torch.tensor([1.0, 1, 0, 0, 0]).expand(1, 2, 3, 5, 5))
-
-
 def test_a_hypercorrelation_is_the_cosine_of_every_pair_of_places_cut_at_zero():
     query, support = random(2, 3, 5, 2, 3), random(2, 3, 5, 4, 2, seed=1)
     support[:, :, :, 1] = 0
@@ -110,41 +94,6 @@ def test_a_hypercorrelation_is_the_cosine_of_every_pair_of_places_cut_at_zero():
 
 
 # The centre-pivot convolution
-
-
-def convolution(query_kernel, query_bias, support_kernel, support_bias, stride):
-    """A block of these kernels, alone: without its norm and, for results above 0, its ReLU."""
-    block = CentrePivotBlock(*query_kernel.shape[1::-1], query_kernel.shape[-1], stride=stride, groups=1)
-    block.norm = torch.nn.Identity()
-    kernels = {"query.weight": query_kernel, "query.bias": query_bias}
-    block.load_state_dict(kernels | {"support.weight": support_kernel, "support.bias": support_bias})
-    return block.requires_grad_(False)
-
-
-def four_dimensional(x, kernel, stride):
-    """A 4D convolution in loops: kernel [D, C, k, k, k, k], padding k // 2, stride over the last two axes."""
-    reach = kernel.shape[-1] // 2
-    padded = F.pad(x, (reach,) * 8)
-    hq, wq, hs, ws = x.shape[2:]
-    y = torch.zeros(len(x), len(kernel), hq, wq, hs, ws)
-    for a, b, c, d in itertools.product(range(kernel.shape[-1]), repeat=4):
-        window = padded[:, :, a : a + hq, b : b + wq, c : c + hs, d : d + ws]
-        y += torch.einsum("bcijkl,dc->bdijkl", window, kernel[:, :, a, b, c, d])
-    return y[..., ::stride, ::stride]
-
-
-@given(grid=st.tuples(*[st.integers(1, 5)] * 4), kernel_size=st.sampled_from([1, 3, 5]), stride=st.integers(1, 4))
-@settings(deadline=None, max_examples=30)
-def test_it_is_a_4d_convolution_with_a_kernel_that_is_zero_off_the_centres(grid, kernel_size, stride):
-    x, centre = random(1, 2, *grid), kernel_size // 2
-    over_query, over_support = random(3, 2, kernel_size, kernel_size), random(3, 2, kernel_size, kernel_size, seed=1)
-    bias = random(3, seed=2)
-    kernel = torch.zeros(3, 2, *[kernel_size] * 4)
-    kernel[..., centre, centre] += over_query
-    kernel[:, :, centre, centre] += over_support
-    found = convolution(over_query, bias, over_support, 2 * bias, stride)(x)
-    expected = four_dimensional(x, kernel, stride) + 3 * bias[:, None, None, None, None]
-    torch.testing.assert_close(found, expected.clamp(min=0), rtol=1e-4, atol=1e-4)
 
 
 # Support grids around the size of the kernel, where a matrix takes the convolution's place.
@@ -191,11 +140,3 @@ def test_correlate_holds_the_sampled_correlations_and_a_piece_of_the_others_at_a
     assert max(pieces) <= 2**15
     monkeypatch.undo()
     assert [correlation.largest_piece(torch.device(*where)) for where in (("cpu",), ("cuda", 1))] == [2**22, 2**28]
-
-
-def test_resizing_the_query_leaves_each_support_place_to_itself():
-    x = random(2, 3, 4, 5, 2, 3)
-    found = resize_query(x, (7, 9))
-    torch.testing.assert_close(found, direct.resize_query(x, (7, 9)))
-    alone = F.interpolate(x[..., 1, 2], (7, 9), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(found[..., 1, 2], alone)

@@ -1,6 +1,7 @@
-"""DeepLab segmenters: the head's sum, where pixels end up, gradients, and Caffe's layout of ResNet-101. 5 s."""
+"""DeepLab segmenters: the head's sum and where pixels end up. 1 s.
 
-import copy
+Caffe's layout of ResNet-101 and the images that are not padded: tests/methods/test_parity.py and test_papers.py.
+"""
 
 import pytest
 import torch
@@ -9,16 +10,6 @@ from torch import nn
 
 from fsslib.blocks.backbones import build_backbone
 from fsslib.blocks.deeplab import AtrousHead, DeepLab, make_caffe_layout
-
-
-def images(height, width, batch=2, seed=0):
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def seeded(num_classes=5, name="tiny", dilations=(1, 2), as_released=False, **options):
-    torch.manual_seed(0)
-    return DeepLab(build_backbone(name, **options), num_classes, dilations=dilations, as_released=as_released)
-
 
 # The head
 
@@ -66,7 +57,7 @@ class Sampler(nn.Module):
 
 def plain_segmenter():
     """A DeepLab whose logits are the image, as far as its grid knows it."""
-    segmenter = seeded()
+    segmenter = DeepLab(build_backbone("tiny"), 3)
     segmenter.backbone, segmenter.head = Sampler(), AtrousHead(3, 3, (1,))
     nn.init.dirac_(segmenter.head.branches[0].weight)
     return segmenter
@@ -88,100 +79,12 @@ def test_pixels_end_up_where_they_were(size):
         assert (stretched - ramp).abs().max() > 2
 
 
-def test_as_released_looks_at_the_image_as_it_is():
-    """Equal where nothing is padded; else the grid is stretched, and the features next to the added edge are others."""
-    sound, released = seeded().eval(), seeded(as_released=True).eval()
-    with torch.no_grad():
-        for x, grid in ((images(33, 49), (9, 13)), (images(32, 48), (8, 12))):
-            coarse = released.head(released.backbone(x)[-1])
-            assert coarse.shape[-2:] == grid
-            expected = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=True)
-            assert torch.equal(released(x), expected)
-            assert torch.equal(sound(x), expected) is (grid == (9, 13))  # a multiple of the stride, and one
-        bare = x
-        padded = sound.backbone(F.pad(bare, (0, 1, 0, 1), mode="replicate"))[-1][:, :, :8, :12]
-        change = (padded - released.backbone(bare)[-1]).norm(dim=1)
-    # A cell of tiny sees 33 pixels, 16 to each side of its own: 4 cells.
-    assert change[:, :4, :8].max() < 1e-5
-    assert change[:, 7].min() > 0.01 < change[:, :, 11].min()
-
-
 # DeepLab-V2 with ResNet-101
-
-
-def papers(name="resnet101"):
-    torch.manual_seed(0)
-    return make_caffe_layout(build_backbone(name, stages=("layer4",)))
-
-
-@pytest.fixture(scope="module")
-def paper():
-    """On the meta device: shapes without numbers."""
-    with torch.device("meta"):
-        return DeepLab(papers(), 19)
-
-
-def test_the_grid_of_the_paper(paper):
-    """Also on the bare image, which the release does not pad."""
-    picture, seen = torch.empty(1, 3, 512, 1024, device="meta"), {}
-    grids = {"maxpool": (129, 257), "layer1": (129, 257), "layer2": (65, 129), "layer3": (65, 129), "layer4": (65, 129)}
-
-    def remember(name):
-        return lambda module, _, output: seen.setdefault(name, []).append(tuple(output.shape[2:]))
-
-    for name in grids:
-        paper.backbone.network.get_submodule(name).register_forward_hook(remember(name))
-    paper.backbone(picture)
-    assert paper(picture).shape == (1, 19, 512, 1024)
-    assert seen == {name: [grid, grid] for name, grid in grids.items()}
-
-
-def test_the_layout_is_caffes_and_batch_norms_affine_alone_is_frozen(paper):
-    network = paper.backbone.network
-    for stage, count, stride, dilation in (
-        ("layer1", 3, 1, 1),
-        ("layer2", 4, 2, 1),
-        ("layer3", 23, 1, 2),
-        ("layer4", 3, 1, 4),
-    ):
-        blocks = network.get_submodule(stage)
-        assert [block.conv1.stride[0] for block in blocks] == [stride] + [1] * (count - 1)
-        assert blocks[0].downsample[0].stride == (stride, stride)
-        for block in blocks:
-            assert block.conv2.stride == block.conv3.stride == (1, 1)
-            assert block.conv2.dilation == block.conv2.padding == (dilation, dilation)
-    trunk = 44_549_160 - 2_049_000  # torchvision's, without the classifier
-    assert sum(p.numel() for p in paper.parameters()) == trunk + 4 * (2048 * 19 * 9 + 19)
-    norms = [m for m in paper.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == 104
-    frozen = {id(p) for m in norms for p in m.parameters()}
-    assert all(p.requires_grad is (id(p) not in frozen) for p in paper.parameters())
-    assert all(m.training for m in norms)
-    assert not any(m.training for m in copy.deepcopy(paper).eval().modules())
-
-
-def test_the_dense_map_refines_the_strided_one_of_caffe():
-    """Taking the strides out and dilating keeps what pretrained weights mean: every fourth point is the strided map."""
-    dense = papers().double().eval()
-    strided = copy.deepcopy(dense)
-    for stage in (strided.network.layer3, strided.network.layer4):
-        stage[0].conv1.stride = stage[0].downsample[0].stride = (2, 2)
-        for block in stage:
-            block.conv2.dilation = block.conv2.padding = (1, 1)
-    with torch.no_grad():
-        x = images(65, 65, batch=1).double()
-        fine, coarse = dense(x)[0], strided(x)[0]
-    assert fine.shape[-2:] == (9, 9)
-    torch.testing.assert_close(fine[:, :, ::4, ::4], coarse)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "found"),
-    [
-        ("resnet34", {}, "resnet34 at 8"),
-        ("tiny", {}, "tiny at 4"),
-        ("resnet50", {"output_stride": 16}, "resnet50 at 16"),
-    ],
+    [("resnet34", {}, "resnet34 at 8"), ("resnet50", {"output_stride": 16}, "resnet50 at 16")],
 )
 def test_another_backbone_has_no_caffe_layout(name, options, found):
     with torch.device("meta"), pytest.raises(ValueError, match=rf"resnet101 at stride 8; found {found}\. Take"):

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsslib.blocks.memory import EPS, MetaMemory, feature_statistics, restyle
+from tests.blocks.table import cosine
 
 FLOOR = EPS**0.5
-# From a batch of three and an item bank of three, ema 0.9; the second item is orthogonal to the whole batch.
 
 
 def drawn(batch, channels=6, seed=0, dtype=torch.float64):
@@ -77,13 +77,7 @@ def mean_cosine(items):
     return ((table.sum() - table.trace()) / (len(items) * (len(items) - 1))).item()
 
 
-def cosine_in_numpy(one, other):
-    """0 for a zero vector, such as a sample that is itself the running mean."""
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(one @ other / lengths) if lengths else 0.0
-
-
-# Statistics and orthogonality
+# Statistics
 
 
 def test_statistics_of_a_constant_map_and_of_a_large_mean():
@@ -140,7 +134,7 @@ def assigned_in_numpy(items, samples, centre, ema, temperature):
     styles = [np.concatenate([mean, std], 1) - centre for mean, std in (items, samples)]
     share = np.zeros((len(samples[0]), len(items[0])))
     for b, j in np.ndindex(share.shape):
-        share[b, j] = np.exp(cosine_in_numpy(styles[1][b], styles[0][j]) / temperature)
+        share[b, j] = np.exp(cosine(styles[1][b], styles[0][j]) / temperature)
     share /= share.sum(1, keepdims=True)
     moved = [bank.copy() for bank in items]
     for j, weight in enumerate(share.sum(0)):
@@ -175,7 +169,7 @@ def test_the_printed_update_equals_the_equations(items, batch, ema, seed):
     memory.store(*second)
     for found, bank, values in zip((memory.mean, memory.std), first, second):
         for j, item in enumerate(bank.numpy()):
-            alike = [max(cosine_in_numpy(item, value), 0) for value in values.numpy()]
+            alike = [max(cosine(item, value), 0) for value in values.numpy()]
             target = sum(s * value for s, value in zip(alike, values.numpy())) / (sum(alike) + 1e-6)
             np.testing.assert_allclose(found[j].detach(), ema * item + (1 - ema) * target, rtol=1e-9)
 
@@ -251,7 +245,7 @@ def test_selection_equals_the_largest_and_the_smallest_cosine(items, batch, join
     memory = memory_of(*banks, joint=joint)
     alike = np.zeros((2, batch, items))
     for kind, b, j in np.ndindex(alike.shape):
-        alike[kind, b, j] = cosine_in_numpy(values[kind][b].numpy(), banks[kind][j].numpy())
+        alike[kind, b, j] = cosine(values[kind][b].numpy(), banks[kind][j].numpy())
     if joint:
         alike[:] = alike.mean(0)
     np.testing.assert_array_equal(memory.select(*values, "highest"), alike.argmax(2).T)

@@ -19,12 +19,6 @@ def test_without_a_gpu_it_says_what_is_missing(monkeypatch, capsys):
     assert "finds none here" in capsys.readouterr().err
 
 
-def test_an_unknown_part_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        gpu.main(["--tiny", "speed"])
-    assert "unknown part 'speed'; there are tests, throughput, plan, real" in capsys.readouterr().err
-
-
 def test_its_plans_are_for_the_gpu_and_small():
     for name in gpu.PLANS.values():
         configs = [config for _, config in Plan.load(name).runs]

@@ -1,4 +1,4 @@
-"""PFENet: the prior by hand, the equation, the scales' loss, the frozen backbone. 5 s. All else: test_contract.py."""
+"""PFENet: its prior, the loss of its scales, the frozen backbone. 2 s. All else: test_parity.py, test_contract.py."""
 
 import numpy as np
 import pytest
@@ -8,22 +8,6 @@ import torch.nn.functional as F
 from fsslib.methods.base import way_labels
 from fsslib.methods.pfenet import prior_mask
 from tests.methods.contract import optimizers_of, random_episode, small_method
-
-
-def sized(maps, size):
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
-
-
-def prior_by_hand(query: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """One query [C, h, w] and one support: the most alike cell of each, stretched."""
-    channels, height, width = query.shape
-    most = np.empty((height, width))
-    for y, x in np.ndindex(height, width):
-        q = query[:, y, x]
-        most[y, x] = max(
-            q @ s / max(np.linalg.norm(q) * np.linalg.norm(s), 1e-12) for s in support.reshape(channels, -1).T
-        )
-    return (most - most.min()) / (most.max() - most.min() + 1e-7)
 
 
 def test_golden_priors():
@@ -39,43 +23,14 @@ def test_golden_priors():
 
 
 @torch.no_grad()
-def test_forward_is_the_equation():
-    """One way, two shots, written out once more with the network's own layers."""
-    method, episode = small_method("pfenet").eval(), random_episode(shots=2, height=48, width=40)
-    first, second, high = method.backbone(episode.query_images)
-    query = method.query_reduction(torch.cat([second, first], 1))
-    grid, prototypes, priors = query.shape[-2:], [], []
-    for k in range(2):
-        mask = sized((episode.support_masks[:, 0, k] == 1).float()[:, None], grid)
-        s_first, s_second, _ = method.backbone(episode.support_images[:, 0, k])
-        s_high = method.backbone.network.stage4(s_second * mask) * mask
-        support = method.support_reduction(torch.cat([s_second, s_first], 1))
-        prototypes.append((support * mask).sum((2, 3), keepdim=True) / (mask.sum((2, 3), keepdim=True) + 5e-4))
-        rows = zip(high.numpy(), s_high.numpy(), strict=True)
-        priors.append(torch.tensor(np.array([prior_by_hand(q, s) for q, s in rows])).float()[:, None])
-    prototype, prior = sum(prototypes) / 2, sum(priors) / 2
-
-    found = []
-    for level, size in enumerate([(12, 10), (6, 5), (3, 2), (2, 1)]):
-        cells = F.adaptive_avg_pool2d(query, size)
-        x = method.enrichment[level](torch.cat([cells, prototype.expand(-1, -1, *size), sized(prior, size)], 1))
-        if level:
-            x = x + method.between_scales[level - 1](torch.cat([x, sized(found[-1], size)], 1))
-        x = x + method.within_scale[level](x)
-        found.append(sized(x, grid))
-    x = method.fusion(torch.cat(found, 1))
-    expected = sized(method.classifier(x + method.refinement(x)), (48, 40))
-    torch.testing.assert_close(method(episode), expected, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
 def test_the_loss_of_the_scales_is_the_mean_of_each_ones():
     """Two ways, each against the rest, corners aligned; void is in none of them."""
     method, episode = small_method("pfenet").eval(), random_episode(ways=2)
     maps = method._all_answers(*method.encode_both(episode))
     assert [tuple(m.shape) for m in maps] == [(2, 2, 2, n, n) for n in (8, 8, 4, 2, 1)]
     target = way_labels(episode).flatten(0, 1)
-    costs = [F.cross_entropy(sized(m.flatten(0, 1), (32, 32)), target, ignore_index=255).item() for m in maps]
+    large = [F.interpolate(m.flatten(0, 1), (32, 32), mode="bilinear", align_corners=True) for m in maps]
+    costs = [F.cross_entropy(logits, target, ignore_index=255).item() for logits in large]
     losses = method.losses(episode)
     assert losses["segmentation"].item() == pytest.approx(costs[0], rel=1e-5)
     assert losses["scales"].item() == pytest.approx(np.mean(costs[1:]), rel=1e-5)

@@ -1,4 +1,4 @@
-"""SG-One: its equation, its first weights, K shots, what the release does wrong. 2 s. All else: test_contract.py."""
+"""SG-One: its equation, first weights, the union of shots. 2 s. All else: test_parity.py, test_contract.py."""
 
 import pytest
 import torch
@@ -57,17 +57,6 @@ def test_forward_is_the_equation():
     torch.testing.assert_close(method(episode), expected, rtol=1e-4, atol=1e-5)
 
 
-# Shots
-
-
-@torch.no_grad()
-def test_mean_of_shots_pools_them_to_one_prototype():
-    method, episode = tiny(), random_episode(shots=3)
-    support, query = method.encode_both(episode)
-    merged = method.decode({"prototype": support["prototype"].mean(2, keepdim=True)}, query)
-    torch.testing.assert_close(method(episode), merged, rtol=1e-4, atol=1e-5)
-
-
 @torch.no_grad()
 def test_union_of_shots_is_the_union_of_their_predictions():
     method, episode = tiny(shots="union"), random_episode(ways=2, shots=4)
@@ -81,37 +70,3 @@ def test_union_of_shots_is_the_union_of_their_predictions():
     apart = torch.stack([method(only(episode, ways=[way])) for way in range(2)], 1)
     torch.testing.assert_close(method(episode), merge_ways(apart.softmax(2)).log(), rtol=1e-4, atol=1e-4)
     assert torch.equal(tiny()(only(one, shots=[0])), tiny(shots="union")(only(one, shots=[0])))
-
-
-# Void, and the released code's bugs, off
-
-
-@torch.no_grad()
-def test_logits_sit_on_the_features_and_the_legacy_border_is_bias_alone():
-    episode, sound, legacy = random_episode(), tiny(), tiny(legacy_exit_pad=True)
-    legacy.load_state_dict(sound.state_dict())
-    for method in (sound, legacy):
-        method.exit.bias.copy_(torch.tensor([0.7, -0.3]))
-    inside, padded = exit_map(sound, episode), exit_map(legacy, episode)
-    assert inside.shape == (2, 2, 8, 8)
-    assert padded.shape == (2, 2, 10, 10)
-    torch.testing.assert_close(padded[:, :, 1:-1, 1:-1], inside)
-    border = torch.ones(10, 10, dtype=torch.bool)
-    border[1:-1, 1:-1] = False
-    torch.testing.assert_close(padded[:, :, border], legacy.exit.bias.detach()[None, :, None].expand(2, 2, 36))
-
-
-@torch.no_grad()
-def test_corners_are_aligned_in_2017_where_features_are_pooled_and_where_logits_are_brought_up():
-    """Each of the two on its own changes the answer."""
-    episode, sound, legacy = random_episode(shots=2), tiny(), tiny(legacy_align_corners=True)
-    images, masks = episode.support_images.flatten(0, 2), episode.support_masks.flatten(0, 2)
-    guided = legacy.guidance(legacy.backbone(images)[-1])
-    prototype = masked_average_pooling(guided, masks, align_corners=True)
-    torch.testing.assert_close(legacy.encode(images, masks)["prototype"], prototype)
-    assert not torch.allclose(sound.encode(images, masks)["prototype"], prototype)
-    support, query = {"prototype": prototype.unflatten(0, (2, 1, 2))}, legacy.encode(episode.query_images)
-    torch.testing.assert_close(legacy(episode), legacy.decode(support, query), rtol=1e-4, atol=1e-5)
-    coarse = exit_map(legacy, episode)
-    torch.testing.assert_close(legacy(episode), F.interpolate(coarse, 32, mode="bilinear", align_corners=True))
-    assert not torch.allclose(sound.decode(support, query), legacy.decode(support, query))

@@ -209,15 +209,6 @@ def test_scores_left_of_the_threshold_are_grey_and_an_image_fades_when_it_is_dro
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["at first\nall", "pass 1\n3 left", "pass 2\n1 left"]
 
 
-def test_softened_answers_are_less_sure():
-    logits = torch.randn(11, 6, 12, generator=SEEDED)
-    figure = lesson(70).show_softened(logits, (2, 3), STREETS)
-    maps = pictures(figure)
-    same(maps[1], (logits / 2).softmax(0).amax(0), rtol=1e-5)
-    assert maps[0].mean() > maps[1].mean() > maps[2].mean()
-    same([bar.get_height() for bar in figure.axes[1].patches], logits[:, 2, 3].softmax(0), rtol=1e-5)
-
-
 def test_paired_differences_have_points_a_diamond_and_a_bar_from_five_pairs_on():
     pairs = {"many": dict(enumerate([1.0, 2.0, 3.0, 4.0, 5.0])), "few": {0: 1.0, 1: 3.0}}
     compared = {name: {"mIoU": (student_interval([*gaps.values()]), gaps, "")} for name, gaps in pairs.items()}
