@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,25 +57,11 @@ class Case:
     memory: bool = False
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Pieces of work a second each way, and how many times faster the contender is; peak memory in bytes."""
+def measure(case: Case, *, turns: int = 3) -> dict[str, Any]:
+    """Let the two take turns, after one round that does not count.
 
-    name: str
-    unit: str
-    baseline: str
-    contender: str
-    goal: str | None
-    baseline_per_second: float
-    contender_per_second: float
-    ratio: float
-    ratio_range: tuple[float, float]
-    baseline_peak_bytes: int | None
-    contender_peak_bytes: int | None
-
-
-def measure(case: Case, *, turns: int = 3) -> Measured:
-    """Let the two take turns, after one round that does not count."""
+    Told are pieces of work a second each way, how many times faster the contender is, and peak memory in bytes.
+    """
     ways = case.make()
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + 1):
@@ -85,10 +71,13 @@ def measure(case: Case, *, turns: int = 3) -> Measured:
             if turn:
                 times.append(time.perf_counter() - start)
     ratios = [first / second for first, second in zip(*seconds)]
-    rates = [case.count / statistics.median(times) for times in seconds]
-    peaks = [_peak_of(case, index) for index in (0, 1)] if case.memory else [None, None]
-    told = [getattr(case, field.name) for field in fields(Measured)[:5]]
-    return Measured(*told, *rates, statistics.median(ratios), (min(ratios), max(ratios)), *peaks)
+    found = {name: getattr(case, name) for name in ("name", "unit", "baseline", "contender", "goal")}
+    for way, times in zip(("baseline", "contender"), seconds):
+        found[f"{way}_per_second"] = case.count / statistics.median(times)
+    found |= {"ratio": statistics.median(ratios), "ratio_range": (min(ratios), max(ratios))}
+    for index, way in enumerate(("baseline", "contender")):
+        found[f"{way}_peak_bytes"] = _peak_of(case, index) if case.memory else None
+    return found
 
 
 def _peak_of(case: Case, index: int) -> int | None:
@@ -284,7 +273,7 @@ def report(scale: float = 1.0) -> dict:
     measured = []
     for case in cases(scale):
         measured.append(measure(case))
-        print(f"{case.name}: {measured[-1].contender} {measured[-1].ratio:.2f} x {measured[-1].baseline}", flush=True)
+        print("{name}: {contender} {ratio:.2f} x {baseline}".format_map(measured[-1]), flush=True)
     drawing = {}
     for domain in DOMAINS:
         drawing[domain] = drawing_rate(domain, max(2, round(2048 * scale)))
@@ -301,7 +290,7 @@ def report(scale: float = 1.0) -> dict:
         "threads": torch.get_num_threads(),
         "bf16_instructions": has_bf16_instructions(),
         "versions": package_versions(("torch", "torchvision", "numpy")),
-        "cases": [asdict(m) for m in measured],
+        "cases": measured,
         "drawing_images_per_second": drawing,
         "network_size": size,
         "networks": [asdict(network) for network in networks],

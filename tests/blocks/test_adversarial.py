@@ -50,17 +50,6 @@ def test_sizes_of_what_the_discriminators_say():
             image(torch.empty(1, 19, 16, 128))
 
 
-def test_the_pixel_discriminator_sees_five_by_five_pixels():
-    probabilities = torch.rand(1, 3, 11, 11, requires_grad=True)
-    PixelDiscriminator(3, width=8)(probabilities)[0, 0, 5, 5].backward()
-    seen = (probabilities.grad != 0).any(1)[0]
-    assert seen[3:8, 3:8].all()
-    assert seen.sum() == 25
-
-
-# The maps
-
-
 # The adversarial loss
 
 

@@ -1,27 +1,16 @@
-"""DeepLab segmenters: the head's sum and where pixels end up. 1 s.
+"""DeepLab segmenters: the head's beginning and where pixels end up. 1 s.
 
 Caffe's layout of ResNet-101 and the images that are not padded: tests/methods/test_parity.py and test_papers.py.
 """
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fsslib.blocks.backbones import build_backbone
 from fsslib.blocks.deeplab import AtrousHead, DeepLab, make_caffe_layout
 
 # The head
-
-
-def test_the_head_is_the_sum_of_its_branches_and_looks_as_far_as_their_dilations():
-    torch.manual_seed(0)
-    head, features = AtrousHead(4, 3, (1, 2, 5)), torch.randn(2, 4, 9, 7)
-    expected = 0
-    for branch, reach in zip(head.branches, (1, 2, 5), strict=True):
-        nn.init.normal_(branch.bias)
-        expected = expected + F.conv2d(features, branch.weight, branch.bias, padding=reach, dilation=reach)
-    torch.testing.assert_close(head(features), expected)
 
 
 def test_defaults_and_initialisation_of_the_head():
@@ -73,10 +62,6 @@ def test_pixels_end_up_where_they_were(size):
     inside = (..., slice((height - 1) // 4 * 4 + 1), slice((width - 1) // 4 * 4 + 1))
     torch.testing.assert_close(logits[inside], ramp[inside])
     assert (logits - ramp).abs().max() <= 2 * 1.5 + 1.5
-    # Without the padding the grid is stretched.
-    stretched = F.interpolate(ramp[:, :, ::4, ::4], size, mode="bilinear", align_corners=True)
-    if (height - 1) % 4:
-        assert (stretched - ramp).abs().max() > 2
 
 
 # DeepLab-V2 with ResNet-101

@@ -28,20 +28,6 @@ def one_believed(probability, ways):
     return torch.stack([1 - foreground, foreground], 1)[None, :, :, None, None]
 
 
-ARITHMETIC = {1: 0.500, 2: 0.667, 3: 0.750, 4: 0.800, 5: 0.833}
-GEOMETRIC = {1: 0.500, 2: 0.618, 3: 0.682, 4: 0.724, 5: 0.755}
-
-
-@pytest.mark.parametrize("ways", range(1, 6))
-@pytest.mark.parametrize(("rule", "thresholds"), [("arithmetic", ARITHMETIC), ("geometric", GEOMETRIC)])
-def test_how_sure_one_way_must_be(rule, thresholds, ways):
-    """Just below the threshold the background wins, just above it the way does."""
-    for offset, winner in ((-0.001, 0), (0.001, 1)):
-        scores = merge_ways(one_believed(thresholds[ways] + offset, ways), rule=rule)
-        assert scores.shape == (1, 1 + ways, 1, 1)
-        assert scores.argmax(1).item() == winner
-
-
 def test_two_ways_by_hand():
     foreground = torch.tensor([0.98, 0.0025], dtype=torch.float64)
     binary = torch.stack([1 - foreground, foreground], 1)[None, :, :, None, None]

@@ -60,12 +60,6 @@ def test_the_baseline_is_the_prototype_network():
     torch.testing.assert_close(baseline.losses(batch)["segmentation"], prototypes.losses(batch)["segmentation"])
 
 
-def test_defaults_are_the_whole_method():
-    method = build()
-    assert (method.contrast, method.source, method.target) == (True, "lowest", "highest")
-    assert (method.memory_after, method.memory.mean.shape) == ("stage1", (32, 32))
-
-
 def test_the_place_of_the_memory_is_an_option_and_behind_layer1_of_a_resnet():
     method = build(memory_after="stage2", items=5)
     assert method.memory.mean.shape == (5, 64)
