@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsslib.blocks.memory import EPS, MetaMemory, feature_statistics, restyle
-from tests.blocks.table import cosine
+from fsslib.blocks.memory import EPS, MetaMemory, feature_statistics, orthogonality_loss, restyle
+from tests.blocks.table import cosine, orthogonality
 
 FLOOR = EPS**0.5
 
@@ -77,7 +77,7 @@ def mean_cosine(items):
     return ((table.sum() - table.trace()) / (len(items) * (len(items) - 1))).item()
 
 
-# Statistics
+# Statistics and orthogonality
 
 
 def test_statistics_of_a_constant_map_and_of_a_large_mean():
@@ -89,6 +89,13 @@ def test_statistics_of_a_constant_map_and_of_a_large_mean():
     assert (features.grad == 0).all()
     large = features_of(2, 3, 32, 32, dtype=torch.float32) + 1000
     np.testing.assert_allclose(feature_statistics(large)[1], large.double().numpy().std((2, 3)), rtol=1e-4)
+
+
+def test_orthogonality_of_as_few_items_as_it_takes():
+    for items, centred in ((3, True), (2, False)):
+        banks = drawn(items)
+        expected = orthogonality(*(bank.numpy() for bank in banks), centred=centred, diagonal=False)
+        assert orthogonality_loss(*banks, centred=centred).item() == pytest.approx(expected)
 
 
 # Filling the bank
