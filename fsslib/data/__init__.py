@@ -43,7 +43,8 @@ def open_task(
     """The task of a data set. `size` is the side of its square images or, for streets, their height; `device` is where
     the toy worlds draw.
 
-    - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out.
+    - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out. In "toy_splits"
+      `fold` is a split, whose tested classes no other split tests.
     - "pascal", "coco", "photos" (both, classes merged by name): the classes of a fold of PASCAL-5i, COCO-20i
       (interleaved) or PASCAL-5i are held out and tested in "photo". Any other data set of EPISODES may be a target, and
       is asked for the classes that training has not seen: the target "pascal" is COCO to PASCAL as RePRI has it.
@@ -105,6 +106,14 @@ DATA_SETS = {
         targets=(*_TOY_DOMAINS, "fog"),
         default_targets=_TOY_DOMAINS[1:],
         folds=(0, 1, 2, 3, 4),
+        opener="worlds",
+    ),
+    "toy_splits": DataSet(
+        "the toy world with twelve splits of sixty classes more, for verdicts: each split has tested classes of its own",
+        sources=(*_TOY_DOMAINS, "fog"),
+        targets=(*_TOY_DOMAINS, "fog"),
+        default_targets=_TOY_DOMAINS[1:],
+        folds=tuple(range(12)),
         opener="worlds",
     ),
     "pascal": DataSet(
