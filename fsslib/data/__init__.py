@@ -109,7 +109,7 @@ DATA_SETS = {
         opener="worlds",
     ),
     "toy_splits": DataSet(
-        "the toy world with twelve splits of sixty classes more, for verdicts: each split has tested classes of its own",
+        "the toy world in twelve splits, each with tested classes of its own: for verdicts",
         sources=(*_TOY_DOMAINS, "fog"),
         targets=(*_TOY_DOMAINS, "fog"),
         default_targets=_TOY_DOMAINS[1:],
