@@ -17,7 +17,7 @@ from fsslib.reproduction import plans, tutorial
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.run import RunError, RunInterrupted
-from tests.data.voc_fixture import add_image, add_list
+from tests.data.trees import draw_voc
 
 ROOT = Path(cli.__file__).parents[1]
 
@@ -202,8 +202,7 @@ def test_doctor_data_list_and_data_get_are_wired(monkeypatch, capsys):
 
 
 def test_data_check_reports_draws_and_fails_on_damage(tmp_path, monkeypatch, capsys):
-    add_image(tmp_path, "2007_000001", [(12, (5, 5, 30, 30))])
-    add_list(tmp_path, "train", ["2007_000001"])
+    draw_voc(tmp_path, {"2007_000001": [12]})
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
     sheet = tmp_path / "sheet.png"
     assert main(["data", "check", "pascal", "--sheet", str(sheet)]) == 0

@@ -106,7 +106,6 @@ def draw_coco(root: Path) -> None:
 
 FSS_CLASSES = ("abe's_flyingfish", "accordion")
 FSS_IDS = [class_id(fss_1000("test")[folder]) for folder in FSS_CLASSES]
-FSS_IDS = [class_id(fss_1000("test")[folder]) for folder in FSS_CLASSES]
 
 
 def draw_fss(root: Path) -> None:

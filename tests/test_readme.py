@@ -9,7 +9,7 @@ import pytest
 from fsslib import cli
 from fsslib.data.benchmarks import frozen
 from fsslib.reproduction import run as runner
-from tests.data.voc_fixture import add_image, add_list
+from tests.data.trees import draw_voc
 
 ROOT = Path(__file__).resolve().parents[1]
 README, DATA = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/data.md"))
@@ -63,10 +63,7 @@ def test_the_python_lines_run(capsys):
 
 def test_the_lines_about_frozen_episodes_run(tmp_path, monkeypatch):
     row = frozen("pascal", "hsnet", shots=1, fold=1).rows[0]
-    ids = [row.query, *row.supports[0]]
-    for image_id in ids:
-        add_image(tmp_path, image_id, [(row.classes[0], (5, 5, 30, 30))])
-    add_list(tmp_path, "val", ids)
+    draw_voc(tmp_path, dict.fromkeys((row.query, *row.supports[0]), row.classes), "val")
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
     (code,) = blocks("python", DATA)
     exec(compile(code, "README.md", "exec"), namespace := {})

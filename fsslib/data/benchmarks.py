@@ -45,7 +45,7 @@ LARGE = 2048
 """PFENet's and BAM's least area of a class, at the label map's own size: 2 x 32 x 32 pixels.
 
 HSNet's COCO lists follow it too, on label maps in which later objects lie on top (`fsslib.data.coco.paint`). Its PASCAL
-lists follow OSLSM's: more than two pixels left of a mask shrunk to 1/32 (tests/data/hsnet_lists.py)."""
+lists follow OSLSM's: more than two pixels left of a mask shrunk to 1/32, whatever the object's area."""
 
 
 def areas(labels: Tensor) -> dict[int, int]:

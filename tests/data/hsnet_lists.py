@@ -18,17 +18,6 @@ from fsslib.episodes import VOID, EpisodeManifest, EpisodeRow
 Pair = tuple[str, int]
 
 
-def classes_on_grid(labels: Tensor) -> tuple[int, ...]:
-    """OSLSM's filter of small objects, unwritten behind HSNet's PASCAL lists: of a mask shrunk to 1/32 (nearest) what
-    has more than two pixels left is kept. Thin or unluckily placed objects go, whatever their area.
-
-    Of 566 VOC images, kept at 320 of their 500 pixels, 74 of 1,104 pairs are not in HSNet's lists (14 of them in val).
-    The shrunken maps leave it open for 43 pairs on which side of the rule they are; all 1,061 others agree with it. The
-    best threshold on the area contradicts 24. Which pixel of a cell is taken hangs on the library used at the time.
-    """
-    return large_classes(labels[1::32, 1::32], 3)
-
-
 def large_classes(labels: Tensor, minimum: int) -> tuple[int, ...]:
     values, counts = labels.unique(return_counts=True)
     return tuple(c for c, n in zip(values.tolist(), counts.tolist()) if c not in (0, VOID) and n >= minimum)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from fsslib.data.benchmarks import LARGE, areas, coco_fold, frozen, pascal_fold, pfenet, present
 from fsslib.data.coco import paint, read_instances
@@ -20,7 +19,6 @@ from fsslib.data.decode import DataError
 from fsslib.data.names import CLASS_IDS, COCO_CLASSES, class_id, fss_1000
 from fsslib.episodes import EpisodeManifest, EpisodeRow
 from tests.data.hsnet_lists import (
-    classes_on_grid,
     differences,
     hsnet_coco,
     hsnet_fss,
@@ -206,18 +204,6 @@ def test_episodes_whose_images_are_present():
 # The published lists
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 140), st.integers(1, 140), st.integers(0, 10**6))
-def test_the_grid_is_a_mask_shrunk_to_a_thirty_second(height, width, seed):
-    # OSLSM pads by 15 pixels and to whole cells, and takes the pixel at the middle of each cell of 32.
-    labels = np.random.default_rng(seed).choice([0, 3, 7, 255], (height, width)).astype(np.uint8)
-    rows, columns = (-(-(side + 30) // 32) for side in labels.shape)
-    padded = np.zeros((32 * rows, 32 * columns), dtype=np.uint8)
-    padded[15 : 15 + height, 15 : 15 + width] = labels
-    left = padded.reshape(rows, 32, columns, 32)[:, 16, :, 16]
-    assert classes_on_grid(torch.from_numpy(labels)) == tuple(c for c in (3, 7) if (left == c).sum() > 2)
-
-
 def test_areas_are_counted_without_background_and_void():
     labels = torch.zeros(100, 100, dtype=torch.uint8)
     labels[:64, :32], labels[:64, 32:64], labels[99, :] = 5, 6, 255
@@ -244,39 +230,6 @@ def test_the_published_lists_are_of_their_folds():
         assert [{c for _, c in pairs} for pairs in lists] == [set(pascal_fold(fold)) for fold in range(4)]
     for part, name in (("trn", "trn"), ("val", "val"), ("test", "test"), ("test", "fss_test_set_official")):
         assert set((official() / "fss" / f"{name}.txt").read_text().split()) == set(fss_1000(part))
-
-
-def points_on_grid(labels: np.ndarray, c: int, shift: int = 0) -> tuple[int, int]:
-    """The least and the most points of the grid that a class can have had before its map was shrunk, if it was."""
-    scale = 500 / 320 if max(labels.shape) == 320 else 1
-    near = np.pad(labels == c, 1, mode="edge")
-    near = np.lib.stride_tricks.sliding_window_view(near, (3, 3))
-    rows, columns = (
-        np.minimum(np.arange(1 + shift, round(side * scale), 32) / scale, side - 1).astype(int) for side in labels.shape
-    )
-    at = near[np.ix_(rows, columns)]
-    return int(at.all((2, 3)).sum()), int(at.any((2, 3)).sum())
-
-
-@pytest.mark.realdata
-def test_the_unwritten_rule_of_hsnets_pascal_lists():
-    """On VOC images kept at 320 of 500 pixels: the grid agrees with every pair it decides; a shifted one does not."""
-    folder = official("VOCdevkit").parent / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
-    lists = official() / "pascal"
-    listed = {pair for part in ("trn", "val") for k in range(4) for pair in read_pairs(lists / part / f"fold{k}.txt")}
-    maps = {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
-    if len(maps) != 566:
-        pytest.skip(f"FSSLIB_DATA holds {len(maps)} VOC images, not the subset of 566 these counts are of")
-    pairs = [(i, c) for i, labels in maps.items() for c in large_classes(torch.tensor(labels), 1)]
-    missing, extra = differences(pairs, listed, maps.keys())
-    assert (len(pairs), len(missing), len(extra)) == (1104, 74, 0)
-    wrong, open_ = {}, {}
-    for shift in (0, 16):
-        bounds = {pair: points_on_grid(maps[pair[0]], pair[1], shift) for pair in pairs}
-        wrong[shift] = sum(low > 2 if pair in missing else high <= 2 for pair, (low, high) in bounds.items())
-        open_[shift] = sum(low <= 2 < high for low, high in bounds.values())
-    assert (wrong[0], open_[0]) == (0, 43)
-    assert wrong[16] == 22
 
 
 @pytest.mark.realdata

@@ -5,8 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from fsslib.data import cache
 from fsslib.data.cache import pixel_cache
 from fsslib.data.sets import open_images
-from fsslib.files import DataError, make_once
+from fsslib.files import DataError
 from fsslib.protocols import protocol_named
 from tests.data.trees import TREES
 
@@ -160,35 +158,6 @@ pixel_cache("numbers", files, prepare, (4, 6), root=Path({str(tmp_path)!r}) / "c
     assert sorted(prepare.calls) == list(files)
     assert (found["0"][0] == 0).all()
     assert not any(path.name[0] == "." for path in (tmp_path / "cache").iterdir())
-
-
-def test_what_is_made_once_is_made_by_one_and_whole(tmp_path):
-    made, found = [], []
-
-    def make(folder):
-        made.append(folder)
-        (folder / "half").touch()
-        time.sleep(0.3)
-        (folder / "whole").touch()
-
-    def want():
-        found.append(make_once(tmp_path / "entry", lambda folder: (folder / "whole").exists() or None, make))
-
-    threads = [threading.Thread(target=want) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [True, True]
-    assert len(made) == 1
-
-    def fail(folder):
-        (folder / "half").touch()
-        raise DataError("no more")
-
-    with pytest.raises(DataError, match="no more"):
-        make_once(tmp_path / "other", lambda folder: None, fail)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["entry"]
 
 
 def test_a_scan_is_remembered_for_files_that_stay_as_they_are(files, tmp_path, monkeypatch):

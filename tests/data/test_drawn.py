@@ -1,18 +1,17 @@
 """Masks of every kind, each with what its drawer meant, and those that are none. About 10 s."""
 
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
 from fsslib.data.decode import DataError, voc_palette
 from fsslib.data.drawn import read_drawn_mask, read_picture
 from fsslib.data.flatness import is_label_map
+from tests.data.encoded import deep_png
+from tests.data.encoded import grey as grey3
 
 HEIGHT, WIDTH = 120, 160
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -97,26 +96,10 @@ def text(content, suffix="json"):
     return lambda folder: (folder / f"m.{suffix}").write_text(content) and folder / f"m.{suffix}"
 
 
-def png(values, bits, kind):
+def png(values, bits, kind=0):
     """A PNG of few or many bits a channel, in grey (kind 0) or colours (2), which Pillow reads and does not write."""
-    height, width = np.shape(values)
-    if bits < 8:
-        digits = np.unpackbits(np.asarray(values, np.uint8)[..., None], axis=2)[..., 8 - bits :].reshape(height, -1)
-        rows = np.packbits(digits, axis=1)
-    else:
-        rows = np.repeat(np.asarray(values)[..., None], 3, -1).astype(">u2")
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0), b"IDAT": zlib.compress(lines)}
-    chunks = [
-        struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b))
-        for a, b in [*parts.items(), (b"IEND", b"")]
-    ]
-
-    def write(folder):
-        (folder / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-        return folder / "m.png"
-
-    return write
+    content = deep_png(grey3(values) if kind else np.asarray(values), bits, kind)
+    return lambda folder: (folder / "m.png").write_bytes(content) and folder / "m.png"
 
 
 def labelme(*shapes, **more):
@@ -516,25 +499,6 @@ def test_a_mask_that_says_itself_how_it_is_turned(tmp_path, rightly):
     mask = read_drawn_mask(path, save(numbered(), tmp_path / "a.png", 6))
     assert np.array_equal(mask.labels.numpy(), upright)
     assert mask.remarks == ()
-
-
-@pytest.mark.parametrize(
-    ("drawn", "suffix", "value"),
-    [
-        (grey(np.full((40, 60), 77)), "jpg", 77),
-        (Image.new("CMYK", (60, 40), (0, 0, 0, 255 - 77)), "jpg", 77),
-        (Image.new("RGB", (60, 40), (77, 77, 77)).quantize(4), "png", 77),
-        (Image.new("RGBA", (60, 40), (0, 0, 0, 0)), "png", 255),
-        (grey(np.full((40, 60), 40000), np.uint16), "png", 40000 * 255 // 65535),
-        (grey(np.full((40, 60), 4000), np.uint16), "tif", 4000 * 255 // 4095),
-        (Image.new("RGB", (60, 40), (77, 77, 77)), "WEBP", 77),
-    ],
-)
-def test_a_picture_of_any_kind_comes_in_rgb(tmp_path, drawn, suffix, value):
-    found = read_picture(save(drawn, tmp_path / f"a.{suffix}"))
-    assert found.shape == (3, 40, 60)
-    assert found.dtype == torch.uint8
-    assert (found.int() - value).abs().max() <= 2
 
 
 @pytest.mark.parametrize(

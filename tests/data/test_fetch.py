@@ -2,13 +2,9 @@
 
 import hashlib
 import io
-import os
 import shutil
-import signal
 import socket
 import stat
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -230,29 +226,6 @@ def test_an_interrupted_call_leaves_nothing_and_is_taken_up(
     fetch([archive(site.url("good"))], tmp_path)
     assert there(tmp_path) == WHOLE
     assert site.asked[1:] == [("good", f"bytes={len(GOOD) // 8 * 4}-")] * (name == "_read")
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_nothing_that_looks_whole(site, tmp_path):
-    code = f"""
-import os, shutil
-from pathlib import Path
-from fsslib.data.fetch import Archive, fetch
-real, calls = shutil.copyfileobj, []
-def fatal(*arguments):
-    calls.append(1)
-    if len(calls) == 7:
-        os.kill(os.getpid(), {signal.SIGKILL})
-    real(*arguments)
-shutil.copyfileobj = fatal
-fetch([Archive("file.zip", ({site.url("good")!r},), {PLACES!r}, {sha256(GOOD)!r})], Path({str(tmp_path)!r}))
-"""
-    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == -signal.SIGKILL
-    assert len(list((tmp_path / WORK).rglob("*.jpg"))) == 7  # the seventh empty
-    assert there(tmp_path) == {}
-    fetch([archive(site.url("good"))], tmp_path)
-    assert there(tmp_path) == WHOLE
-    assert len(site.asked) == 1
 
 
 def test_a_set_of_several_archives_appears_when_all_are_there(site, tmp_path):

@@ -304,20 +304,6 @@ def test_subsets_of_a_joined_set_and_joined_subsets_agree(sets):
     assert len(both) > 0
 
 
-def test_a_joined_set_is_brought_to_a_protocol_as_each_of_its_sets(sets):
-    parts = sets("pascal", "coco", size=32)
-    both, rule = joined(parts, name="both", domain="photo"), protocol_named("pfenet")
-    seen = both.under(rule)
-    for part in parts:
-        rows = part.sample([12], 4)
-        renamed = [
-            EpisodeRow(f"{part.name}/{r.query}", r.classes, ((f"{part.name}/{r.supports[0][0]}",),)) for r in rows
-        ]
-        mine, theirs = seen.episode(renamed), part.under(rule).episode(rows)
-        assert torch.equal(mine.query_images, theirs.query_images)
-        assert all(map(torch.equal, mine.query_originals, theirs.query_originals))
-
-
 def test_caches_and_groups_of_the_sets_serve_the_joined_one(sets, tmp_path):
     parts = sets("pascal", "magnetic_tile", "camvid")
     cached = joined([part.cached(tmp_path / "pixels") for part in parts], name="both", domain="photo")

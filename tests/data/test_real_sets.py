@@ -16,7 +16,7 @@ from fsslib.data.masks import read_mask
 from fsslib.data.names import class_id
 from fsslib.data.openers import CAMVID_PARTS, camvid_part
 from fsslib.data.quirks import drive_of_each, tiles
-from fsslib.data.sets import joined, open_images
+from fsslib.data.sets import open_images
 
 pytestmark = [
     pytest.mark.realdata,
@@ -151,14 +151,6 @@ def test_no_real_image_passes_for_its_mask_in_grey_or_in_colour(tmp_path):
                 image.convert(mode).save(tmp_path / "mask.png")
                 with pytest.raises(DataError, match=r"is a picture in|a tone of"):
                     read_mask(tmp_path / "mask.png")
-
-
-def test_photographs_and_tiles_are_joined():
-    sets = [opened("pascal", 64), opened("magnetic_tile", 64)]
-    both = joined(sets, name="both", domain="mixed")
-    classes = both.usable_classes(minimum_images=20)
-    assert {"dog", "fray"} <= {both.class_names[c] for c in classes}
-    assert both.episode(both.sample(classes, 8, ways=2)).presence.any(1).all()
 
 
 @pytest.mark.parametrize(("fold", "person"), [(2, True), (3, False)])

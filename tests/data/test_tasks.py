@@ -1,18 +1,18 @@
 """Tasks: what is learnt and what is asked, for both kinds; streams and sets of images; the check for leaks. 20 s."""
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from fsslib.data import DATA_SETS, EPISODES, FEWEST_IMAGES, open_task
+from fsslib.data import DATA_SETS, EPISODES, open_task
 from fsslib.data.benchmarks import coco_fold, frozen, pascal_fold, pfenet
 from fsslib.data.decode import DataError
 from fsslib.data.images import ImageClasses, LabelledImageSet
 from fsslib.data.names import class_id
 from fsslib.data.quirks import city_of_each
-from fsslib.data.sampling import group_ids, in_turn, k_per_group
+from fsslib.data.sampling import group_ids, in_turn
 from fsslib.data.sets import joined, open_images
 from fsslib.data.streams import ImageSet, ImageStream, PairStream, Relabelled
 from fsslib.data.tasks import AdaptationTask, FewShotTask, LeakageError, check_leakage
@@ -25,7 +25,6 @@ from fsslib.reproduction.plans import Plan
 from tests.data import trees
 from tests.data.made import Made
 from tests.data.trees import open_drawn_streets
-from tests.data.voc_fixture import add_image, add_list
 from tests.test_protocols import draw_voc
 
 
@@ -93,12 +92,6 @@ class TestSampling:
         ids = ["a-1", "a-2", "a-3", "b-1", "c-1", "c-2"]
         assert in_turn(ids, city_of) == ("a-1", "b-1", "c-1", "a-2", "c-2", "a-3")
         assert group_ids(ids, city_of) == {"a": ("a-1", "a-2", "a-3"), "b": ("b-1",), "c": ("c-1", "c-2")}
-
-    def test_k_of_every_group(self):
-        drawn = k_per_group(["a-1", "a-2", "a-3", "b-1", "b-2"], city_of, 2, seed=0)
-        assert {group: len(set(ids)) for group, ids in drawn.items()} == {"a": 2, "b": 2}
-        with pytest.raises(ValueError, match="Group 'b' has 2 images, and K = 3"):
-            k_per_group(["a-1", "a-2", "a-3", "b-1", "b-2"], city_of, 3, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +195,7 @@ def test_few_shot_exams_are_those_that_were_always_asked():
 
 def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path, monkeypatch):
     rows = frozen("pascal", "hsnet", shots=1, fold=1).rows[:2]
-    ids = sorted({image_id for row in rows for image_id in (row.query, *row.supports[0])})
-    for image_id in ids:
-        classes = [row.classes[0] for row in rows if image_id in (row.query, *row.supports[0])]
-        add_image(tmp_path, image_id, [(classes[0], (5, 5, 30, 30))])
-    add_list(tmp_path, "val", ids)
+    trees.draw_voc(tmp_path, {i: row.classes for row in rows for i in (row.query, *row.supports[0])}, "val")
     voc = open_images("pascal", root=tmp_path, size=32)
     task = FewShotTask(voc, (), {"photo": voc}, (rows[0].classes[0],), benchmarks={"photo": ("pascal", 1)})
     assert task.exams(5, seed="any", protocol="hsnet")["photo"].manifest.rows == rows
@@ -224,8 +213,7 @@ def test_the_protocol_of_hsnet_asks_its_published_episodes(tmp_path, monkeypatch
 
 def test_the_protocol_of_pfenet_draws_from_the_val_list_by_its_rule(tmp_path, monkeypatch):
     maps = draw_voc(tmp_path)
-    add_image(tmp_path, "2000_000001", [(1, (5, 5, 65, 65))], size=(70, 70))
-    add_list(tmp_path, "train", ["2000_000001"])
+    trees.draw_voc(tmp_path, {"2000_000001": [1]})
     monkeypatch.setenv("FSSLIB_DATA", str(tmp_path))
     voc = open_images("pascal", size=73)
     task = FewShotTask(voc, (), {"photo": voc}, (1,), benchmarks={"photo": ("pascal", 0)})
@@ -282,15 +270,13 @@ def world(tmp_path, monkeypatch):
         if name != "pascal":
             draw(tmp_path)
     counts = dict.fromkeys(pascal_fold(1), 20) | {12: 7, 13: 6, 3: 5}
-    ids = [add_image_of(tmp_path, c, k) for c, count in counts.items() for k in range(count)]
-    add_image(tmp_path, "2011_000001", [(12, (5, 5, 30, 30)), (7, (40, 50, 43, 53))])  # a dog, and a scrap of a car
-    add_list(tmp_path, "train", [*ids, "2011_000001"])
+    shown = {f"2010_{c:02d}{k:04d}": [c] for c, count in counts.items() for k in range(count)}
+    trees.draw_voc(tmp_path, shown | {"2011_000001": [12]})
+    path = tmp_path / "VOCdevkit/VOC2012/SegmentationClassAug/2011_000001.png"
+    with Image.open(path) as image:
+        image.paste(7, (0, 0, 3, 3))  # a dog, and a scrap of a car
+    image.save(path)
     return tmp_path
-
-
-def add_image_of(root, c: int, k: int) -> str:
-    add_image(root, f"2010_{c:02d}{k:04d}", [(c, (8, 8 + k % 5, 36, 40))])
-    return f"2010_{c:02d}{k:04d}"
 
 
 def test_training_never_sees_a_pixel_of_a_held_out_class(world):
@@ -445,6 +431,9 @@ def test_images_of_the_test_among_those_of_training():
     shared = task_of({"a": {CAT}, "b": {CAT}}, {"b": {CAT}, "c": {DOG}})
     with pytest.raises(LeakageError, match=r"1 \(b\) of the training images are in the test in photo too"):
         check_leakage(shared)
+    names = {f"i{k}": {CAT} for k in range(5)}
+    with pytest.raises(LeakageError, match=r"5 \(i0, i1, i2 \.\.\.\) of the training images"):
+        check_leakage(task_of(names, {**names, "z": {DOG}}))
     # Only images with one id in sets of one name are the same.
     check_leakage(replace(shared, tests={"photo": images("other", {"b": {CAT}, "c": {DOG}})}))
 
@@ -455,12 +444,6 @@ def test_images_are_the_same_in_a_joined_set_and_under_other_names_of_coco():
     for test, told in ((voc, "voc/a"), (images("coco", {"000000000042": {DOG}}), "coco/COCO_val2014_000000000042")):
         with pytest.raises(LeakageError, match=rf"1 \({told}\) of the training images"):
             check_leakage(FewShotTask(both, (CAT,), {"photo": test}, (DOG,)))
-
-
-def test_many_images_are_counted_and_three_are_named():
-    names = {f"i{k}": {CAT} for k in range(5)}
-    with pytest.raises(LeakageError, match=r"5 \(i0, i1, i2 \.\.\.\) of the training images"):
-        check_leakage(task_of(names, {**names, "z": {DOG}}))
 
 
 def test_novel_classes_as_background_are_a_switch():
@@ -542,51 +525,6 @@ def test_adaptation_keeps_its_tests_out_of_both_sides_of_training():
     ):
         with pytest.raises(LeakageError, match=said):
             check_leakage(replace(sound, **changed))
-
-
-# Real images and streets
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set: no real images to read")
-def test_photographs_are_learnt_and_other_things_asked():
-    pytest.importorskip("pycocotools")
-    task = open_task("photos", fold=3, targets=("magnetic_tile", "camvid"), size=64)
-    held_out = {class_id(name) for name in ("pottedplant", "sheep", "sofa", "train", "tvmonitor")}
-    assert not held_out & set(task.train_classes)
-    assert all(not held_out & task.train.contents[i].held for i in task.train.ids)
-    assert {i.partition("/")[0] for i in task.train.ids} == {"pascal", "coco"}
-    assert task.classes_in("magnetic_tile") == tuple(class_id(name) for name in ("break", "fray", "uneven"))
-    exams = task.exams(30, seed="x")
-    for row in exams["camvid"].manifest.rows:
-        assert all(s.split("_")[0] != row.query.split("_")[0] for way in row.supports for s in way)
-    assert next(exams["magnetic_tile"].batches(2)).query_images.shape[-1] == 320
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set: no real images to read")
-def test_coco_to_pascal_asks_for_what_the_fold_leaves_new():
-    pytest.importorskip("pycocotools")
-    task = open_task("coco", fold=1, targets=("pascal",), size=64)
-    novel = {class_id(name) for name in ("bicycle", "bus", "horse", "couch")}
-    assert set(task.classes_in("pascal")) <= novel
-    assert class_id("sofa") in task.classes_in("pascal")
-    assert not (set(task.train_classes) & set(coco_fold(1)))
-    assert all(not task.train.contents[i].held & set(coco_fold(1)) for i in task.train.ids)
-    assert not set(task.train.ids) & set(task.tests["photo"].ids)
-    assert set(task.streams(batch_size=2)) == {"source"}
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set: no real images to read")
-def test_every_real_set_is_asked_without_training():
-    for source in ("kvasir", "fss1000", "suim"):
-        task = open_task("untrained", source=source, size=64)
-        assert task.train_classes == ()
-        assert all(len(task.train.images_by_class[c]) >= FEWEST_IMAGES for c in task.test_classes)
-        assert len(task.exams(3)[source].manifest.rows) == 3
-    with pytest.raises(ValueError, match="Unknown domain 'atlantis'"):
-        open_task("untrained", source="atlantis")
 
 
 @pytest.mark.parametrize("source", ["gta5", "synthia"])

@@ -4,7 +4,7 @@ Paths and meanings are written here once more, and not taken from the library: a
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,6 +121,16 @@ def draw_pascal(root: Path) -> Tree:
     return maps(
         root, files, {12: "dog", 15: "person", 20: "tvmonitor", VOID: VOID}, in_palette(voc_palette().tobytes())
     )
+
+
+def draw_voc(root: Path, shown: Mapping[str, Sequence[int]], part: str = "train") -> None:
+    """Images of VOC that show a box of each of these numbers, and a list that names them."""
+    voc = root / "VOCdevkit" / "VOC2012"
+    text(voc / "ImageSets" / "Segmentation" / f"{part}.txt", "\n".join(shown))
+    for n, (image_id, numbers) in enumerate(shown.items()):
+        drawn = boxes(n, [*numbers], 0, (SIZE[0] + n % 3, SIZE[1]))
+        photograph(voc / "JPEGImages" / f"{image_id}.jpg", drawn)
+        in_palette(voc_palette().tobytes())(voc / "SegmentationClassAug" / f"{image_id}.png", drawn)
 
 
 def draw_coco(root: Path, part: str = "train2017") -> Tree:

@@ -20,8 +20,7 @@ from fsslib.methods.prototype import PrototypeNetwork
 from fsslib.reproduction.plans import Plan
 from fsslib.training import evaluate as evaluation
 from fsslib.training.evaluate import evaluate, mean_loss
-from tests.data.trees import open_drawn_streets
-from tests.data.voc_fixture import draw_voc
+from tests.data.trees import draw_voc, open_drawn_streets
 from tests.methods.contract import EPISODIC, SPLIT, small_method
 
 
@@ -221,7 +220,8 @@ def runs_at_full_scale(*plans: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> FewShotTask:
-    voc = open_images("pascal", root=draw_voc(tmp_path_factory.mktemp("data")), size=32)
+    draw_voc(root := tmp_path_factory.mktemp("data"), {f"2010_{k:06d}": (1 + k % 2, VOID) for k in range(8)})
+    voc = open_images("pascal", root=root, size=32)
     return FewShotTask(voc, (), {"photo": voc}, (1, 2))
 
 
