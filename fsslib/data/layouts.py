@@ -178,22 +178,19 @@ def _pair(found: Found, images: Mapping[Fields, Path], labels: Mapping[Fields, P
     named = None if lists is None else lists(found.root, found.part)
     shared = {name for name, _ in next(iter(images))} & {name for name, _ in next(iter(labels))}
 
-    def keyed(files: Mapping[Fields, Path]) -> dict[Fields, tuple[str, Path]]:
-        """By the shared fields: the text of {class}, and the file."""
-        return {
-            tuple(one for one in fields if one[0] in shared): (dict(fields).get("class", ""), path)
-            for fields, path in reversed(files.items())
-        }
+    def key(fields: Fields) -> Fields:
+        return tuple(one for one in fields if one[0] in shared)
 
-    images, labels, alone = keyed(images), keyed(labels), {}
-    for fields, (of, path) in sorted(labels.items()):
+    images, alone, seen = {key(fields): path for fields, path in reversed(images.items())}, {}, set()
+    for fields, path in sorted(labels.items()):
         image_id = layout.id.format(**dict(fields))
-        if fields in images:
-            place = found.files.setdefault(image_id, Place(layout, images[fields][1], {}))
-            place.labels[of] = path
+        seen.add(key(fields))
+        if key(fields) in images:
+            place = found.files.setdefault(image_id, Place(layout, images[key(fields)], {}))
+            place.labels[dict(fields).get("class", "")] = path
         else:
             alone[str(path)] = f"{path} has no image of its name below {found.root}."
-    lacking = {layout.id.format(**dict(fields)): path for fields, (_, path) in images.items() if fields not in labels}
+    lacking = {layout.id.format(**dict(fields)): path for fields, path in images.items() if fields not in seen}
     if named is not None:
         where = {image_id: f"{named[image_id]} names {image_id}, but" for image_id in named}
         refuse(
