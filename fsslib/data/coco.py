@@ -10,7 +10,6 @@ The outlines are painted once, into label maps that stay in a cache folder; that
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,8 +141,8 @@ def _paint_label_maps(annotations: Path, folder: Path, sha256: str, on_top: str)
 def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[Any, int]]:
     """The images of a JSON by their id here, and the global class id of each of its categories.
 
-    An id is the name of the file without ending; where files in two folders have one name, with the folders: "a__1".
-    Numbers may be fractions like 80.0 or text, as data frames write them, and annotations without a number.
+    An id is the name of the file without folder and ending. Numbers may be fractions like 80.0 or text, as data frames
+    write them, and annotations without a number.
 
     Raises DataError when the file is cut short, lacks what an instances file has, lists an image or a category twice or
     a size that is none, or refers to an image or category that it does not list.
@@ -187,11 +186,7 @@ def read_instances(annotations: Path) -> tuple[dict[str, Picture], dict[Any, int
             f"{annotations} is no COCO file of instances ({type(error).__name__}: {error}): it should hold images, "
             "annotations and categories, each with the fields of instances_train2017.json."
         ) from error
-    stems = Counter(Path(picture.file).stem for picture in listed.values())
-    pictures = {}
-    for picture in listed.values():
-        path = Path(picture.file)
-        pictures[path.stem if stems[path.stem] == 1 else path.with_suffix("").as_posix().replace("/", "__")] = picture
+    pictures = {Path(picture.file).stem: picture for picture in listed.values()}
     for what, found in (("images", pictures), ("categories", class_ids)):
         if len(found) < len(content[what]):
             raise DataError(

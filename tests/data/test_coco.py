@@ -145,18 +145,6 @@ def test_parts_have_label_maps_of_their_own_and_what_is_missing_is_named(tree, t
             opened(tmp_path, part=part)
 
 
-def test_two_folders_with_a_file_of_one_name(tree, tmp_path):
-    new = {f"{FIRST}.jpg": "a/1.JPG", f"{EMPTY}.jpg": "b/1.jpg"}
-    for old, name in new.items():
-        path = tmp_path / "coco" / "train2017" / name
-        path.parent.mkdir()
-        os.rename(tmp_path / "coco" / "train2017" / old, path)
-    change(tmp_path, each("images", lambda one: one.update(file_name=new.get(one["file_name"], one["file_name"]))))
-    images = opened(tmp_path)
-    assert shows(images, tree.labels | {"a__1": tree.labels.pop(FIRST), "b__1": tree.labels.pop(EMPTY)})
-    assert images.files["b__1"].image == path
-
-
 def each(part: str, edit: Callable[[dict[str, Any]], Any]) -> Callable:
     """An edit of a JSON's content: `edit` for each entry of a part."""
     return lambda content: [edit(one) for one in content[part]]
@@ -218,7 +206,12 @@ FAULTS = {
         *("[]", "{}", '{"categories": [{}]}', first("categories", name=None), first("annotations", iscrowd="no")),
         *(first("images", width="sixty"), first("images", width=None), first("images", file_name=9)),
     ],
-    "lists . images, only . .* Restore": [twice("images"), twice("images", id=9), twice("images", file_name="")],
+    "lists . images, only . .* Restore": [
+        twice("images"),
+        twice("images", id=9),
+    "lists . images, only . .* Restore": [twice("images"), twice("images", id=9)],
+    "lists 9 images, only 8 .* Restore": [twice("images", id=9, file_name=f"b/{FIRST}.jpg")],
+    ],
     "lists 4 categories, only 3 of them different. Restore": [twice("categories", name="cat")],
     "has a category ' Unicorn'.*ALIASES": [twice("categories", id=99, name=" Unicorn")],
     ": annotation no. 1 has the image_id 10, .* restore": [first("annotations", image_id=10)],

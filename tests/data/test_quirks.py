@@ -204,6 +204,18 @@ def test_images_of_the_release_that_are_none_are_left_out(root):
     assert "bamboo_slip/7" not in found
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_masks_of_fss_1000_come_in_many_modes_and_images_in_cmyk(root, mode):
+    tree = trees.draw_fss(root)
+    for path, kind in ((tree.maps["abacus/1"][0], mode), (tree.images["abacus/1"], "CMYK")):
+        with Image.open(path) as image:
+            converted = image.convert(kind)
+        converted.save(path)
+    image, labels = open_images("fss_1000", root=root, size=32).original("abacus/1")
+    assert image.shape == (3, *labels.shape)
+    assert np.array_equal(labels, tree.labels["abacus/1"])
+
+
 def test_an_image_with_an_empty_mask_is_listed_and_never_drawn(root):
     tree = trees.draw_fss(root)
     trees.white(tree.maps["abacus/1"][0], np.zeros_like(tree.labels["abacus/1"]))
@@ -354,6 +366,17 @@ def test_k_images_of_every_city_and_pixdas_own(root):
     label.rename(label.with_name("ulm_1_gtFine_labelIds.png"))
     with pytest.raises(DataError, match=r"'ulm_1' is not of the set's form. Cityscapes has city_sequence_frame"):
         open_images("cityscapes", root=root)
+
+
+def test_grey_train_ids_in_gta5_are_read_as_other_numbers_and_255_among_them_is_refused(root):
+    """A limit: nothing in the file tells that its 7 is train id 7, a traffic sign, and not number 7, the road."""
+    tree = trees.draw_gta5(root)
+    path = tree.maps["00001"][0]
+    trees.grey(path, np.full(trees.SIZE, 7))
+    assert open_images("gta5", root=root, size=32).original("00001")[1].unique().tolist() == [class_id("road")]
+    trees.grey(path, np.where(np.arange(64) < 9, 255, np.full(trees.SIZE, 7)))
+    with pytest.raises(DataError, match=r"00001.png holds the values \[255\]; label maps of gta5 hold 0 to 34"):
+        open_images("gta5", root=root, size=32)
 
 
 def test_more_frames_of_other_sizes_than_the_release_has_are_a_damaged_copy(root, monkeypatch):
