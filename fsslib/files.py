@@ -1,11 +1,12 @@
 """Writing files whole or not at all, and what is said of files that are not as they should be. No torch in here."""
 
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 Made = TypeVar("Made")
 
@@ -14,21 +15,32 @@ class DataError(ValueError):
     """A data set is missing, damaged or too small for what was asked; the message names the file and the next step."""
 
 
-def write_atomically(path: Path | str, text: str) -> None:
-    """Replace the file `path` by `text`, so that a reader or a crash never sees half of it."""
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` at the end: no reader and no crash ever sees half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # a temporary file is for its owner only; this one is for whom the folder is
         os.replace(temporary, path)
-    except BaseException:
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
+
+
+def write_atomically(path: Path | str, text: str) -> None:
+    """Replace the file `path` by `text`, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def make_once(folder: Path, read: Callable[[Path], Made | None], make: Callable[[Path], None]) -> Made:

@@ -12,7 +12,6 @@ has none (None, left out of the mean); what was asked and is in neither truth no
 A segmenter is asked for the classes in the truth, a few-shot method for its ways.
 """
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -26,15 +25,10 @@ from fsslib.protocols import PROTOCOLS, Protocol, protocol_named  # noqa: F401 (
 
 @dataclass(frozen=True)
 class _Score:
-    """What both meters compute. All ratios are in [0, 1]."""
+    """What both meters compute. All ratios are in [0, 1]; a class that nothing asks for or shows has None."""
 
     miou: float
     per_class: dict[str | int, float | None]
-
-    @property
-    def never_seen(self) -> tuple[str | int, ...]:
-        """Classes whose IoU is None, left out of `miou`: no counted episode asked for them, no pixel shows them."""
-        return tuple(c for c, iou in self.per_class.items() if iou is None)
 
 
 @dataclass(frozen=True)
@@ -57,9 +51,9 @@ class SegmentationScore(_Score):
 class FewShotMeter:
     """Counts pixels per episode and way, in int64, and turns the counts into scores when asked.
 
-    Keeping one row per episode and way makes batches irrelevant, lets meters of shards be added with `+`, and leaves
-    everything that intervals and paired tests need. Columns of `ways`: episode, class id, TP, FP, FN. Columns of
-    `binary`, one row an episode: TP, FP, FN, TN of any way against background. Column of `exact`: 0 or 1.
+    Keeping one row per episode and way makes batches irrelevant and leaves all that intervals and paired tests need.
+    Columns of `ways`: episode, class id, TP, FP, FN. Columns of `binary`, one row an episode: TP, FP, FN, TN of any way
+    against background. Column of `exact`: 0 or 1.
 
     Void pixels (255 in the labels) are in no counter. A way that is absent from its query has no TP or FN. What is
     predicted for it is kept as FP; by `absent` (see `Protocol`) `compute` adds that to its class's union, as iFSL does,
@@ -108,16 +102,6 @@ class FewShotMeter:
         right, false, missed, _ = cells.unbind(-1)
         claimed = right + false > 0 if presence is None else presence
         self.exact = torch.cat([self.exact, (claimed == (right + missed > 0)).all(-1).long().cpu()])
-
-    def __add__(self, other: "FewShotMeter") -> "FewShotMeter":
-        """The meter that saw the episodes of both, other's after self's. Raises ValueError for another `absent`."""
-        if self.absent != other.absent:
-            raise ValueError(f"Meters of other rules for absent ways: {self.absent!r} and {other.absent!r}.")
-        merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)), self.absent)
-        merged.ways = torch.cat([self.ways, other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])])
-        merged.binary = torch.cat([self.binary, other.binary])
-        merged.exact = torch.cat([self.exact, other.exact])
-        return merged
 
     def _counted(self) -> Int[Tensor, "rows 5"]:
         """The rows of `ways` that are scored."""
@@ -225,15 +209,6 @@ class SegmentationMeter:
         self.confusion = self.confusion + confusion.sum(0)
         counts = (confusion.diagonal(dim1=1, dim2=2), confusion.sum(2), confusion.sum(1))
         self.images = torch.cat([self.images, torch.stack(counts, -1)])
-
-    def __add__(self, other: "SegmentationMeter") -> "SegmentationMeter":
-        """The meter that saw the images of both, other's after self's. Raises ValueError for other classes."""
-        if self.class_names != other.class_names:
-            raise ValueError(f"Meters of other classes: {list(self.class_names)} and {list(other.class_names)}.")
-        merged = copy.copy(self)
-        merged.confusion = self.confusion + other.confusion
-        merged.images = torch.cat([self.images, other.images])
-        return merged
 
     def _ious(self) -> list[float | None]:
         if not self.confusion.any():

@@ -69,21 +69,6 @@ def part_of(path: Path) -> str:
     return path.relative_to(ROOT / "fsslib").parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize(
-    ("part", "source", "wrong"),
-    [
-        ("methods", "from fsslib.blocks.pooling import masked_average_pooling\nimport torch", []),
-        ("methods", "def f():\n    from fsslib.training.fit import fit", ["fsslib.training.fit"]),
-        ("blocks", "from fsslib import paths, methods", ["fsslib.methods"]),
-        ("reproduction", "import fsslib\nimport fsslib.teaching.plots as plots", ["fsslib.teaching.plots"]),
-        ("data", "from . import images", ["."]),
-        ("data", "from tests import checked", ["tests"]),
-    ],
-)
-def test_the_direction_of_imports_is_judged_rightly(part, source, wrong):
-    assert wrong_imports(part, source) == wrong
-
-
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_go_one_way(path):
     if path.name == "__init__.py" and path.parent.name == "fsslib":

@@ -1,6 +1,5 @@
 """The doctor: what a bug report needs, the next step for what is missing, a clear end on a broken pair. About 1 s."""
 
-import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from fsslib import doctor
-from fsslib.data import catalogue
 
 
 @pytest.fixture
@@ -70,10 +68,3 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert doctor.gpu_name() == "Model X, 24 GiB; Model X, 24 GiB; no bfloat16"
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not os.environ.get("FSSLIB_DATA"), reason="FSSLIB_DATA is not set")
-def test_real_data_are_found():
-    report = catalogue.report()
-    assert all(re.search(rf"{name} +found: ", report) for name in ("pascal", "coco", "camvid", "magnetic_tile", "suim"))

@@ -74,7 +74,6 @@ class FolderImages(LabelledImageSet):
         *,
         class_name: str = "object",
         size: int = 256,
-        keep_originals: bool = False,
         choose: Choice = None,
     ):
         found, number = find_pictures(images, masks), own_class_id(class_name)
@@ -92,7 +91,6 @@ class FolderImages(LabelledImageSet):
             name="folder",
             domain="folder",
             size=size,
-            keep_originals=keep_originals,
         )
         self._number, self._choose, self.contents = number, choose, {}
         understood = []

@@ -73,7 +73,7 @@ class LabelledImageSet:
     aspect ratio squeezes the images. `files` says where the images lie, by id; ids are kept sorted, so that episodes do
     not depend on the order of lists. What images show (`contents`) is found by reading every label map, when it is
     first asked for, and remembered for large sets. Decoded and resized images stay in memory (see CACHE_BYTES), shared
-    with the subsets made from this set. With `keep_originals` episodes carry the queries' label maps at their own size.
+    with the subsets made from this set.
 
     `groups` names the group of an image, for sets whose images are not independent, such as frames of videos: an
     episode's supports then come from other groups than its query. `repainted` gives the files for a protocol that has
@@ -91,13 +91,12 @@ class LabelledImageSet:
         name: str,
         domain: str,
         size: int | tuple[int, int],
-        keep_originals: bool = False,
         groups: Mapping[str, str] | None = None,
         repainted: Callable[[str], Mapping[str, Place]] | None = None,
         notes: Sequence[str] = (),
     ):
         self.name, self.domain, self.class_names, self.notes = name, domain, dict(class_names), tuple(notes)
-        self.size, self.keep_originals, self.fit, self.on_top = size, keep_originals, "square", "smaller"
+        self.size, self.keep_originals, self.fit, self.on_top = size, False, "square", "smaller"
         self._all_groups, self._repainted = groups, repainted
         self._cache: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._pixels: dict[str, tuple[PixelCache, str]] = {}
@@ -188,12 +187,13 @@ class LabelledImageSet:
         return self._copy(_pixels={} if pixels is None else {i: (pixels, i) for i in self.ids})
 
     def under(self, protocol: Protocol) -> "LabelledImageSet":
-        """The same set as a protocol brings it to the input's size, with `keep_originals` where it scores there.
+        """The same set as a protocol brings it to the input's size, with the queries' label maps at their own where it
+        scores there.
 
         What no cache on disk holds is decoded anew. Where the protocol has another object on top (COCO), label maps are
         painted for it; what images hold stays as it was found.
         """
-        keep = self.keep_originals or protocol.labels_at == "original"
+        keep = protocol.labels_at == "original"
         on_top = self.on_top if self._repainted is None else protocol.on_top
         if (self.fit, self.keep_originals, self.on_top) == (protocol.fit, keep, on_top):
             return self

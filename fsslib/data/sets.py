@@ -229,7 +229,6 @@ def open_images(
     root: Path | str | None = None,
     part: str | None = None,
     size: int | tuple[int, int] = 256,
-    keep_originals: bool = False,
 ) -> LabelledImageSet:
     """A real data set by its name in LAYOUTS, or a part of it; `size` as `LabelledImageSet` has it.
 
@@ -252,7 +251,6 @@ def open_images(
         name=layout.name,
         domain=layout.domain or layout.name,
         size=size,
-        keep_originals=keep_originals,
         groups=None if layout.grouped is None else layout.grouped(found.files),
         repainted=(lambda on_top: find(layout, root, part, on_top=on_top).files) if layout.made else None,
         notes=found.notes,
@@ -270,10 +268,9 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
 
     Raises ValueError for sets with the same name or of different sizes, and for an id that means different classes.
     """
-    settings = {(images.size, images.keep_originals) for images in sets}
-    if len(settings) != 1:
-        raise ValueError(f"Joined sets need one size and keep_originals; found {sorted(settings)}.")
-    ((size, keep_originals),) = settings
+    sizes = {images.size for images in sets}
+    if len(sizes) != 1:
+        raise ValueError(f"Joined sets need one size; found {sorted(sizes)}.")
     class_names: dict[int, str] = {}
     for images in sets:
         for c, class_name in images.class_names.items():
@@ -298,8 +295,7 @@ def joined(sets: Sequence[LabelledImageSet], *, name: str, domain: str) -> Label
         dict(sorted(class_names.items())),
         name=name,
         domain=domain,
-        size=size,
-        keep_originals=keep_originals,
+        size=sizes.pop(),
         groups=groups if any(images._groups for images in sets) else None,
         repainted=lambda on_top: of_all(
             lambda images: images._repainted(on_top) if images._repainted else images.files

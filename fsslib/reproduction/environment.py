@@ -72,19 +72,14 @@ def cpu_cores(system: Path = Path("/")) -> int:
 
 
 def _granted(system: Path) -> Iterator[float]:
-    """The limits, in cores, of this process's control groups and of those they lie in; version 2 and 1."""
+    """The limits, in cores, of this process's control group (version 2) and of those it lies in."""
     for line in told(system / "proc/self/cgroup").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if not controllers:
-            top, names = system / "sys/fs/cgroup", ("cpu.max",)
-        elif "cpu" in controllers.split(","):
-            top, names = system / "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        else:
-            continue
+        number, _, group = line.split(":", 2)
         # From the top down: a container may know its group by the name the host has for it, which leads nowhere.
-        for folder in itertools.accumulate(group.strip("/").split("/"), Path.joinpath, initial=top):
-            limit = " ".join(told(folder / name) for name in names).split()
-            if len(limit) == 2 and limit[0] not in ("max", "-1"):
+        folders = itertools.accumulate(group.strip("/").split("/"), Path.joinpath, initial=system / "sys/fs/cgroup")
+        for folder in folders if number == "0" else ():
+            limit = told(folder / "cpu.max").split()
+            if len(limit) == 2 and limit[0] != "max":
                 yield int(limit[0]) / int(limit[1])
 
 

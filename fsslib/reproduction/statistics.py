@@ -20,14 +20,13 @@ Verdict = Literal["holds", "does not hold", "inconclusive"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n runs, its two-sided interval at `level`, the p value of "the mean is 0"; both None if n < 5."""
+    """A mean over n runs, its two-sided 95 % interval, the p value of "the mean is 0"; both None if n < 5."""
 
     mean: float
     low: float | None
     high: float | None
     n: int
     p: float | None
-    level: float = 0.95
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -40,7 +39,7 @@ class Interval:
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}] (n={self.n})"
 
 
-def student_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
+def student_interval(values: Sequence[float]) -> Interval:
     """The mean of `values` with Student's t interval; fewer than five get no interval, none at all raise ValueError.
 
     Values that are all equal give an interval of width 0, and p is 1 when they are all 0, else 0.
@@ -52,24 +51,22 @@ def student_interval(values: Sequence[float], *, level: float = 0.95) -> Interva
         raise ValueError(f"An interval needs finite values; found {list(values)}.")
     mean = fmean(values)
     if n < FEWEST_FOR_AN_INTERVAL:
-        return Interval(mean, None, None, n, None, level)
+        return Interval(mean, None, None, n, None)
     error = stdev(values, mean) / math.sqrt(n)
     if error == 0:
-        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 0.0, level)
-    low, high = stats.t.interval(level, n - 1, mean, error)
-    return Interval(mean, low, high, n, 2 * stats.t.sf(abs(mean) / error, n - 1), level)
+        return Interval(mean, mean, mean, n, 1.0 if mean == 0 else 0.0)
+    low, high = stats.t.interval(0.95, n - 1, mean, error)
+    return Interval(mean, low, high, n, 2 * stats.t.sf(abs(mean) / error, n - 1))
 
 
-def paired_difference(
-    ours: Mapping[Hashable, float], baseline: Mapping[Hashable, float], *, level: float = 0.95
-) -> Interval:
+def paired_difference(ours: Mapping[Hashable, float], baseline: Mapping[Hashable, float]) -> Interval:
     """`ours` minus `baseline`, unit by unit; keys name the units, for instance (fold, seed).
 
     Raises ValueError when the units differ, naming those without a partner: a pair must not be dropped in silence.
     """
     if lonely := set(ours) ^ set(baseline):
         raise ValueError(f"These units are in only one of the two samples: {sorted(map(str, lonely))}.")
-    return student_interval([ours[key] - baseline[key] for key in sorted(ours, key=str)], level=level)
+    return student_interval([ours[key] - baseline[key] for key in sorted(ours, key=str)])
 
 
 def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:

@@ -1,13 +1,13 @@
 """Checkpoints that are whole or not there: temporary file, fsync, rename. Plain tensors, loaded `weights_only`."""
 
-import os
 import pickle
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fsslib.files import replacing
 
 FORMAT = 1
 
@@ -18,29 +18,13 @@ class CheckpointError(RuntimeError):
 
 def save_checkpoint(path: Path | str, state: dict[str, Any]) -> None:
     """Write `state` to `path` so that a crash at any moment leaves the old file or the new one, never half of one."""
-    path = Path(path)
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # a temporary file is for its owner only; the checkpoint is for whom the folder is
-        os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
     except OSError as error:
         raise CheckpointError(
             f"Cannot write the checkpoint {path}: {error.strerror}. Give a folder that can be written to and has room."
         ) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path | str, *, identity: str | None = None) -> dict[str, Any]:

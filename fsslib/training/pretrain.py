@@ -9,9 +9,8 @@ of a fold in the source domain, so nothing of the held-out classes, nor of any o
 
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -45,15 +44,14 @@ class BaseClassifier(Method):
 
 @dataclass(frozen=True)
 class BaseImages:
-    """Endless labelled toy images, each batch a function of (seed, step). Label n + 1 is number n of `classes`."""
+    """Endless labelled toy images, each batch a function of its step. Label n + 1 is number n of `classes`."""
 
     source: ToyWorld
     classes: tuple[int, ...]
     batch_size: int = 16
-    seed: int = 0
 
     def batch(self, step: int) -> LabelledImages:
-        rng = random.Random(f"images-{self.seed}-{step}")
+        rng = random.Random(f"images-0-{step}")
         ids = [
             f"c{self.classes[int(rng.random() * len(self.classes))]}-{int(rng.random() * 1_000_000):06d}"
             for _ in range(self.batch_size)
@@ -65,30 +63,22 @@ class BaseImages:
         return LabelledImages(images, table[class_map], self.source.domain)
 
 
-def pretrain(fold: int, recipe: Recipe, *, seed: int = 0, progress: bool | None = None) -> Mapping[str, Tensor]:
-    """The tensors of `tiny` after training on the base classes of a fold in the source domain, for `build_backbone`.
+def main(folds: Sequence[str]) -> int:
+    """Train `tiny` on the base classes of each fold in the source domain, and write its tensors for `build_backbone`.
 
     In half precision, which `build_backbone` reads and which moves no cosine by more than its third decimal.
     """
-    classes = base_classes(fold)
-    torch.manual_seed(seed)
-    method = BaseClassifier(build_backbone("tiny"), len(classes))
-    images = BaseImages(ToyWorld(distractors=classes), classes, seed=seed)
-    fit(method, recipe, {"source": images}, classes=classes, seed=seed, progress=progress)
-    tensors = method.backbone.network.state_dict()
-    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-
-
-def weights_file(fold: int) -> Path:
-    """The shipped weights of `tiny` for a fold of the toy world, to pass on as `weights`."""
-    return shipped("data") / "weights" / f"tiny-toy-fold{fold}.pt"
-
-
-def main(folds: Sequence[str]) -> int:
     for fold in map(int, folds):
-        weights_file(fold).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(pretrain(fold, Recipe.load("base_classes")), weights_file(fold))
-        print(weights_file(fold).name)
+        classes = base_classes(fold)
+        torch.manual_seed(0)
+        method = BaseClassifier(build_backbone("tiny"), len(classes))
+        images = BaseImages(ToyWorld(distractors=classes), classes)
+        fit(method, Recipe.load("base_classes"), {"source": images}, classes=classes)
+        tensors = method.backbone.network.state_dict()
+        file = shipped("data") / "weights" / f"tiny-toy-fold{fold}.pt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}, file)
+        print(file.name)
     return 0
 
 

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import math
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -85,14 +84,12 @@ class Recipe(_Strict):
 
         A method of your own, `package.module:Class`, learns as the prototype network does.
         """
-        shelf = resources.files("fsslib.training") / "recipes"
-        known = sorted(f.name.removesuffix(".yaml") for f in shelf.iterdir() if f.name.endswith(".yaml"))
-        name, own = str(name), Path(name)
-        if name not in known and not own.is_file():
-            if ":" not in name:
-                raise ValueError(f"No recipe {name!r}: give a YAML file, or one of {', '.join(known)}.")
-            name = "prototype"
-        file = shelf / f"{name}.yaml" if name in known else own
+        known = {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.yaml"))}
+        file = known.get(str(name), Path(name))
+        if not file.is_file():
+            if ":" not in str(name):
+                raise ValueError(f"No recipe {str(name)!r}: give a YAML file, or one of {', '.join(known)}.")
+            file = known["prototype"]
         return cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
 
     def with_changes(self, *, steps: int | None = None, learning_rate: float | None = None) -> "Recipe":

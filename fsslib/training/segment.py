@@ -72,7 +72,7 @@ def segment(
     query: Path | str,
     out: Path | str,
     *,
-    method: Method | str = "prototype",
+    method: Method | None = None,
     backbone: str = "auto",
     weights: Path | str = "auto",
     size: int = 256,
@@ -93,8 +93,8 @@ def segment(
 
     The network sees pictures at `size` x `size` pixels, as in evaluation. `backbone` and `weights` "auto" are the first
     ResNet of which ImageNet weights are on this machine (`imagenet_weights`), else a tiny network that only knows the
-    toy world; the notes say which, and what to expect of it. Weights "imagenet" are fetched once. `method` "prototype"
-    needs no training; any other comes trained, as a `Method` that splits into encode and decode, with its own backbone.
+    toy world; the notes say which, and what to expect of it. Weights "imagenet" are fetched once. Prototypes need
+    no training; any other `method` comes trained, splits into encode and decode, and has its own backbone.
 
     Pictures and masks are read as by `fsslib.data.folder`. Raises DataError, before anything is written, when the
     supports, the query folder or `out` cannot be used; a query picture that cannot be read is named in `damaged`, and
@@ -113,7 +113,7 @@ def segment(
         print("\n".join(understood), flush=True)
     if out.resolve() in {path.parent for path in (*shown, *(path.resolve() for path in found.pictures.values()))}:
         raise DataError(f"{out} holds pictures or masks that are read. Give another folder, so that nothing is lost.")
-    method, expected = (method, []) if isinstance(method, Method) else _build(method, backbone, weights)
+    method, expected = (method, []) if method is not None else _build(backbone, weights)
     sheet, masks, overlays, damaged = out / "contact_sheet.png", {}, {}, {}
     on_sheet, at_top = list(queries)[:: -(-len(queries) // SHEET_PICTURES)], thumbs[:6]
     try:
@@ -252,12 +252,8 @@ def _from_close_by(
     return picture[:, top : top + h, left : left + w].contiguous(), labels[top : top + h, left : left + w].contiguous()
 
 
-def _build(method: str, backbone: str, weights: Path | str) -> tuple[Method, list[str]]:
-    """An untrained method on the backbone that was asked for, or the best there is, and what to expect of it."""
-    if method != "prototype":
-        raise ValueError(
-            f"{method!r} has to be trained first: pass the trained Method. Without training there is 'prototype'."
-        )
+def _build(backbone: str, weights: Path | str) -> tuple[Method, list[str]]:
+    """Prototypes on the backbone that was asked for, or the best there is, and what to expect of them."""
     if weights == "auto" and backbone in ("auto", "tiny"):
         backbone, weights = (imagenet_weights() if backbone == "auto" else None) or FALLBACK
     elif weights == "auto":
@@ -270,7 +266,7 @@ def _build(method: str, backbone: str, weights: Path | str) -> tuple[Method, lis
     options = {"stages": "all", "backbone_stages": "layer2,layer3"} if backbone.startswith("resnet") else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built = build_method(method, backbone=backbone, weights=weights, **options)
+        built = build_method("prototype", backbone=backbone, weights=weights, **options)
     return built, _expectation(backbone, built.backbone.weights)
 
 

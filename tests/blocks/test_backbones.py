@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from fsslib import paths
 from fsslib.blocks import backbones
-from fsslib.blocks.backbones import BACKBONES, WeightsError, build_backbone, replace_stride_with_dilation
+from fsslib.blocks.backbones import WeightsError, build_backbone
 
 FIRST_THREE = ("layer1", "layer2", "layer3")
 ALL_BLOCKS = ("block1", "block2", "block3", "block4", "block5")
@@ -84,12 +84,6 @@ def test_defaults_are_the_last_three_stages_with_the_published_parameter_counts(
     assert [tuple(f.shape) for f in maps] == [(2, c, 64 // s, 64 // s) for c, s in zip(channels, strides)]
     assert sum(p.numel() for p in backbone.parameters()) == parameters
     assert backbone.weights == backbones.WeightsRecord(source="none", sha256=None, loaded=0, missing=(), unexpected=())
-
-
-def test_grids_of_an_image_of_voc_and_where_torchvisions_pools_round_down():
-    all_blocks = without_memory("vgg16", stages=ALL_BLOCKS)
-    assert grids(all_blocks, 375, 500) == [(188, 250), (94, 125), *[(47, 63)] * 3]  # SG-One
-    assert grids(without_memory("vgg16", output_stride=32), 400, 400) == [(50, 50), (25, 25), (12, 12)]  # HSNet
 
 
 @given(
@@ -218,20 +212,6 @@ def test_a_dilated_resnet_holds_the_strided_features_at_every_so_many_grid_point
             torch.testing.assert_close(fine[..., :: s // t, :: s // t], coarse, rtol=1e-4, atol=1e-4)
 
 
-def test_the_dilation_helper_edits_strides_and_dilations_only():
-    stage = torchvision.models.resnet34().layer4
-    before = {key: tensor.clone() for key, tensor in stage.state_dict().items()}
-    replace_stride_with_dilation(stage, 4)
-    assert before.keys() == stage.state_dict().keys()
-    assert all(torch.equal(before[key], tensor) for key, tensor in stage.state_dict().items())
-    edited = convolutions(stage)
-    assert {m.stride for m in edited.values()} == {(1, 1)}
-    assert edited.pop("0.downsample.0").dilation == (1, 1)
-    assert [m.dilation[0] for m in edited.values()] == [2, 4, 4, 4, 4, 4]
-    assert all(m.padding == m.dilation for m in edited.values())
-    assert stage(torch.rand(1, 256, 7, 9)).shape == (1, 512, 7, 9)
-
-
 # VGG16
 
 
@@ -258,16 +238,12 @@ def test_vgg16_is_sg_ones_layout(dilation):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_vgg16_has_torchvisions_initial_spread_and_panets_is_one_cut_away():
+def test_vgg16_has_torchvisions_initial_spread():
     backbone = seeded("vgg16", stages=("block5",), block5_dilation=2)
     for convolution in convolutions(backbone).values():
         spread = (2 / (9 * convolution.out_channels)) ** 0.5
         assert abs(convolution.weight.std().item() / spread - 1) < 0.05
         assert convolution.bias.abs().max() == 0
-    backbone.network.block5 = backbone.network.block5[:-2]
-    (features,) = backbone(images(41, 41))
-    assert features.shape == (2, 512, 6, 6)
-    assert features.min() < 0
 
 
 # Frozen batch norm
@@ -390,7 +366,6 @@ class Trap:
 
 BROKEN = {
     "one tensor gone": (less("layer2.0.conv1.weight"), r'Missing key.*: "layer2\.0\.conv1\.weight"\. Ask for'),
-    "no statistics": (less("bn1.running_mean"), r'Missing key.*: "bn1\.running_mean"\. Ask for'),
     "another shape": (
         lambda state: state | {"conv1.weight": torch.zeros(64, 4, 7, 7)},
         r"size mismatch for conv1\.weight: .*\[64, 4, 7, 7\].*\[64, 3, 7, 7\]",
@@ -414,7 +389,6 @@ BROKEN = {
     "a checkpoint": (lambda state: {"model": state, "epoch": 3}, r"no state dict .* a dict with 2 .*'model', 'epoch'"),
     "nothing": (lambda state: {}, r"no state dict .* but a dict with 0 entries.*Save model"),
     "a list": (lambda state: [1, 2], "no state dict .* but a list"),
-    "up to layer3": (less("layer4", "fc"), r'Missing key.*: "layer4\.0.*Ask for the stages that it holds'),
     "code": (lambda state: state | {"extra": Trap()}, "cannot be read as weights"),
 }
 
@@ -482,7 +456,7 @@ def real_weights():
 
 
 @pytest.mark.realdata
-def test_the_truncated_resnet18_loads_up_to_layer3_and_is_refused_for_layer4_or_cut(real_weights, tmp_path):
+def test_the_truncated_resnet18_loads_up_to_layer3_and_is_refused_for_layer4(real_weights):
     backbone = build_backbone("resnet18", weights=REAL, stages=FIRST_THREE, output_stride=32).eval()
     record = backbone.weights
     assert (record.source, record.loaded, record.missing, record.unexpected) == (REAL, 90, (), ())
@@ -496,17 +470,3 @@ def test_the_truncated_resnet18_loads_up_to_layer3_and_is_refused_for_layer4_or_
             torch.testing.assert_close(features, wanted[stage], rtol=1e-6, atol=1e-6)
     with pytest.raises(WeightsError, match=r'Missing key.*: "layer4\.0'):
         build_backbone("resnet18", weights=REAL)
-    content = (real_weights / REAL).read_bytes()
-    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        build_backbone("resnet18", weights=tmp_path / "cut.pth", stages=("layer1",))
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize(
-    "stranger", ["mobilenet_v2_imagenet_features_bnfolded_fp16.pth", "squeezenet1_1_imagenet_fp16.pth"]
-)
-def test_real_weights_of_another_network_are_refused(name, stranger, real_weights):
-    with pytest.raises(WeightsError, match=f"{stranger} does not fit {name}"):
-        build_backbone(name, weights=real_weights / stranger)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from fsslib.blocks import adversarial, contrast, memory
+from fsslib.blocks import adversarial, contrast, memory, pooling, similarity, stylise
 from fsslib.episodes import VOID
 from tests.blocks.table import BLOCKS
 
@@ -102,6 +102,7 @@ def test_low_precision_rounds_the_inputs_and_nothing_else(name):
 LOGITS, DOMAIN = torch.zeros(2, 4, 8, 8), torch.zeros(2, 1, 8, 8)
 GROUND = torch.zeros(2, 8, 8, dtype=torch.int64)
 PROTOTYPES = torch.ones(2, 6)
+IMAGES, OTHERS = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 8, 30)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +140,30 @@ PROTOTYPES = torch.ones(2, 6)
             lambda: memory.orthogonality_loss(PROTOTYPES[:1], PROTOTYPES[:1], centred=False),
             "constant below 3 items, or 2 with centred=False; found 1",
         ),
+        (lambda: pooling.grid_weights(GROUND, (2, 2), resize="neither"), "resize.*found 'neither'"),
+        (lambda: pooling.merge_shots(LOGITS, rule="vote"), r"integers 0 and 1; found torch\.float32"),
+        (
+            lambda: pooling.merge_shots(LOGITS, rule="loudest"),
+            'Unknown rule \'loudest\'; there are "mean", "union", "vote", "majority"',
+        ),
+        (
+            lambda: similarity.merge_ways(torch.full((1, 2, 2, 3, 3), 0.5), rule="harmonic"),
+            "'harmonic'.*arithmetic.*geometric",
+        ),
+        (
+            lambda: stylise.fourier_stylise(IMAGES, OTHERS, 4),
+            r"9 bins does not fit into images of 8 pixels: .* at most 3 here; found 4",
+        ),
+        (lambda: stylise.fourier_stylise(IMAGES, OTHERS, -1), r"counts Fourier bins, 0 or more; found -1"),
+        (lambda: stylise.fourier_stylise(IMAGES, OTHERS, 0.01), r"found 0\.01\. A share L .* int\(L \* min\(H, W\)\)"),
+        (
+            lambda: stylise.fourier_stylise(IMAGES, OTHERS[:1], 2),
+            r"needs one target image; found \(2, 3, 16, 16\) and \(1, 3, 8, 30\)",
+        ),
     ],
 )
 def test_what_is_refused_says_what_there_is(call, said, monkeypatch):
-    for module in (adversarial, contrast, memory):
+    for module in (adversarial, contrast, memory, pooling, similarity, stylise):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             monkeypatch.setattr(module, name, inspect.unwrap(function))
     with pytest.raises(ValueError, match=said):

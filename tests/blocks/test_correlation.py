@@ -121,13 +121,6 @@ def convolution(query_kernel, query_bias, support_kernel, support_bias, stride):
     return block.requires_grad_(False)
 
 
-def test_golden_values_of_the_centre_pivot_convolution():
-    kernel, none = torch.ones(1, 1, 3, 3), torch.zeros(1)
-    y = convolution(kernel, none, kernel, none, 2)(torch.ones(1, 1, 4, 4, 4, 4))
-    assert y.shape == (1, 1, 4, 4, 2, 2)
-    assert (y[0, 0, 0, 0, 0, 0], y[0, 0, 1, 2, 0, 0], y.max(), y.sum()) == (8, 13, 18, 800)
-
-
 def four_dimensional(x, kernel, stride):
     """A 4D convolution in loops: kernel [D, C, k, k, k, k], padding k // 2, stride over the last two axes."""
     reach = kernel.shape[-1] // 2

@@ -1,4 +1,4 @@
-"""The meta-memory against golden values and NumPy loops; its collapse as printed; what it keeps and refuses. 5 s.
+"""The meta-memory against NumPy loops; its collapse as printed; what it keeps and refuses. 4 s.
 
 Statistics, re-styling and orthogonality in NumPy, their gradients and precision, are in test_blocks.py.
 """
@@ -13,14 +13,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsslib.blocks.memory import EPS, MetaMemory, feature_statistics, orthogonality_loss, restyle
+from fsslib.blocks.memory import EPS, MetaMemory, feature_statistics, restyle
 
 FLOOR = EPS**0.5
-PRINTED = {"centred": False, "diagonal": True}
 # From a batch of three and an item bank of three, ema 0.9; the second item is orthogonal to the whole batch.
-GOLDEN_SAMPLES = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]).double()
-GOLDEN_ITEMS = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 1, 1]]).double()
-GOLDEN_UPDATE = torch.tensor([[1.0, 0.041421, 0], [0, 0, 0.9], [0.970711, 0.970711, 0.9]]).double()
 
 
 def drawn(batch, channels=6, seed=0, dtype=torch.float64):
@@ -81,12 +77,6 @@ def mean_cosine(items):
     return ((table.sum() - table.trace()) / (len(items) * (len(items) - 1))).item()
 
 
-def spread(items):
-    """The distance of the items from their mean, as a share of that mean's length."""
-    items = items.detach()
-    return ((items - items.mean(0)).square().sum(1).mean().sqrt() / items.mean(0).norm()).item()
-
-
 def cosine_in_numpy(one, other):
     """0 for a zero vector, such as a sample that is itself the running mean."""
     lengths = np.linalg.norm(one) * np.linalg.norm(other)
@@ -105,31 +95,6 @@ def test_statistics_of_a_constant_map_and_of_a_large_mean():
     assert (features.grad == 0).all()
     large = features_of(2, 3, 32, 32, dtype=torch.float32) + 1000
     np.testing.assert_allclose(feature_statistics(large)[1], large.double().numpy().std((2, 3)), rtol=1e-4)
-
-
-def test_golden_orthogonality_and_its_floors():
-    def loss(items, **options):
-        return orthogonality_loss(items, items, **options).item()
-
-    assert loss(GOLDEN_ITEMS, **PRINTED) == pytest.approx(0.589933, abs=1e-6)
-    assert loss(GOLDEN_ITEMS, centred=False) == pytest.approx(0.384900, abs=1e-6)
-    for items in (16, 32):
-        apart = torch.eye(items, dtype=torch.float64)
-        assert loss(apart, **PRINTED) == pytest.approx(1 / items)
-        assert loss(torch.ones(items, 5), **PRINTED) == pytest.approx(1)
-        assert loss(apart, centred=False) == 0
-        assert loss(apart) == pytest.approx(1 / (items - 1))  # orthonormal less their mean: a regular simplex
-    with pytest.raises(ValueError, match="constant below 3"):
-        MetaMemory(6, items=2).orthogonality()
-    first, second = (bank.numpy() for bank in drawn(2))
-    expected = (cosine_in_numpy(*first) + cosine_in_numpy(*second)) / 2
-    assert orthogonality_loss(*drawn(2), centred=False).item() == pytest.approx(expected)
-
-
-def test_items_that_are_the_same_get_no_gradient_from_the_printed_orthogonality():
-    bank = torch.rand(1, 5, dtype=torch.float64).repeat(4, 1).requires_grad_()
-    orthogonality_loss(bank, bank, **PRINTED).backward()
-    assert bank.grad.abs().max() < 1e-15
 
 
 # Filling the bank
@@ -215,24 +180,6 @@ def test_the_printed_update_equals_the_equations(items, batch, ema, seed):
             np.testing.assert_allclose(found[j].detach(), ema * item + (1 - ema) * target, rtol=1e-9)
 
 
-def test_golden_value_of_the_printed_update():
-    memory = memory_of(GOLDEN_ITEMS, GOLDEN_ITEMS + 0.5, update="batch", ema=0.9)
-    memory.store(GOLDEN_SAMPLES, GOLDEN_SAMPLES + 0.5)
-    torch.testing.assert_close(memory.mean.detach(), GOLDEN_UPDATE, rtol=0, atol=1e-6)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.sampled_from(["assign", "batch"]), st.integers(1, 9), st.integers(0, 99))
-def test_the_order_of_a_batch_does_not_matter_once_the_bank_is_full(update, batch, seed):
-    order = torch.randperm(batch, generator=torch.Generator().manual_seed(seed))
-    memories = [memory_of(*drawn(4, seed=seed), update=update, ema=0.9, reseed_after=2) for _ in range(2)]
-    for step in range(6):
-        mean, std = drawn(batch, seed=seed + step + 1)
-        memories[0].store(mean, std)
-        memories[1].store(mean[order], std[order])
-    assert_equal(memories[0].state_dict(), memories[1].state_dict())
-
-
 def test_the_running_mean_is_a_plain_mean_first_and_a_moving_average_later():
     memory, seen = MetaMemory(6, items=2, ema=0.9).double(), []
     for step in range(30):
@@ -241,14 +188,6 @@ def test_the_running_mean_is_a_plain_mean_first_and_a_moving_average_later():
         seen.append(torch.cat([mean, std], 1).mean(0))
         expected = torch.stack(seen).mean(0) if step < 10 else 0.9 * expected + 0.1 * seen[-1]
         torch.testing.assert_close(memory.centre, expected)
-
-
-def test_batches_of_one_are_enough_to_learn_the_styles():
-    world, memory = World(), MetaMemory(64, items=12, ema=0.9)
-    for _ in range(300):
-        memory.store(*world.batch(size=1))
-    assert torch.isfinite(memory.mean).all()
-    assert world.remembered_by(memory).min() > 0.95
 
 
 def test_a_dead_item_takes_the_sample_that_is_least_like_any_item():
@@ -278,38 +217,28 @@ def test_an_item_far_from_every_sample_stays_where_it_is():
     assert 1 < memory.mean[0, 0] < 1.5
 
 
-def trained(update, ema, steps, orthogonality=False):
-    world, memory = World(), MetaMemory(64, items=12, ema=ema, update=update)
-    optimizer = torch.optim.SGD([memory.parameter_group()], lr=0.1)
-    for _ in range(steps):
-        if orthogonality:
+def test_printed_items_become_one_vector_and_the_sound_ones_remember_the_styles():
+    """So that lowest and highest are the same style in the one and not in the other, whatever orthogonality does."""
+    for update in ("batch", "assign"):
+        world, memory = World(), MetaMemory(64, items=12, ema=0.9, update=update)
+        optimizer = torch.optim.SGD([memory.parameter_group()], lr=0.1)
+        for _ in range(150):
             optimizer.zero_grad()
             memory.orthogonality().backward()
             optimizer.step()
-        memory.store(*world.batch())
-    return memory, world
-
-
-@pytest.mark.parametrize(("ema", "steps", "orthogonality"), [(0.9, 150, False), (0.9, 150, True), (0.99, 400, False)])
-def test_printed_items_become_one_vector_and_the_sound_ones_remember_the_styles(ema, steps, orthogonality):
-    """So that lowest and highest are the same style in the one and not in the other."""
-    for update in ("batch", "assign"):
-        memory, world = trained(update, ema, steps, orthogonality)
-        alike, apart = [mean_cosine(bank) for bank in (memory.mean, memory.std)], spread(memory.mean)
+            memory.store(*world.batch())
+        alike = [mean_cosine(bank) for bank in (memory.mean, memory.std)]
         mean, std = world.batch(size=32)
         low, high = (memory.mean.detach()[memory.select(mean, std, rule)[:, 0]] for rule in ("lowest", "highest"))
         choice = (low - high).norm(dim=1).mean() / mean.norm(dim=1).mean()
         if update == "batch":
             assert min(alike) > 0.9999
-            assert apart < 0.01
             assert choice < 0.1
         else:
             assert max(alike) < 0.97
-            assert apart > 0.15
             assert world.remembered_by(memory).min() > 0.97
             assert choice > 0.1
     assert 0.9 < mean_cosine(world.means) < 0.95
-    assert 0.2 < spread(world.means) < 0.3
 
 
 # Selecting and enhancing
@@ -361,26 +290,6 @@ def test_alpha_one_is_the_identity_to_the_bit(alpha, dtype):
     found = memory.enhance(features, torch.tensor([[0, 1], [2, 2], [3, 0]]), alpha)
     assert found.dtype == dtype
     assert torch.equal(found, features)
-
-
-def test_alpha_zero_takes_over_the_item_and_its_own_style_changes_nothing():
-    features = features_of(3, 6, 8, 8)
-    memory = memory_of(*feature_statistics(features))
-    own = torch.arange(3)[:, None].expand(3, 2)
-    torch.testing.assert_close(memory.enhance(features, own, 0.0), features)
-    mean, std = feature_statistics(memory.enhance(features, own.roll(1, 0), 0.0))
-    torch.testing.assert_close(mean, memory.mean.detach().roll(1, 0))
-    torch.testing.assert_close(std, memory.std.detach().roll(1, 0), rtol=1e-4, atol=0)
-
-
-def test_a_constant_map_stays_constant_and_takes_the_mixed_mean():
-    memory = memory_of(*drawn(4))
-    features = torch.full((1, 6, 5, 5), 2.0, dtype=torch.float64, requires_grad=True)
-    found = memory.enhance(features, torch.tensor([[2, 1]]), 0.25)
-    expected = (0.5 + 0.75 * memory.mean.detach()[2])[None, :, None, None].expand_as(found)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    found.square().sum().backward()
-    assert torch.isfinite(features.grad).all()
 
 
 # Gradients and optimisers

@@ -1,9 +1,6 @@
-"""The stylisation against a whole spectrum in NumPy, what it keeps, what it refuses; the twin in other light. 2 s."""
-
-import inspect
+"""The stylisation against a whole spectrum in NumPy and what it keeps; the twin in other light. 1 s."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,28 +38,6 @@ def test_stylisation_equals_the_whole_spectrum_in_numpy(batch, height, width, ha
     np.testing.assert_allclose(found, stylised_by_numpy(source.numpy(), target.numpy(), half_width), atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(12, 16), (9, 31), (64, 5)])
-def test_a_window_of_one_bin_swaps_the_means_and_nothing_else(size):
-    source, target = drawn_images(2, 3, 12, 16), drawn_images(2, 3, *size, seed=1) ** 3
-    expected = source - source.mean((2, 3), True) + target.mean((2, 3), True)
-    torch.testing.assert_close(fourier_stylise(source, target, 0), expected, rtol=0, atol=1e-13)
-
-
-def test_bins_count_waves_per_image_whatever_its_size():
-    """A scene of a few waves, sampled at three sizes: the same style."""
-
-    def waves(height, width):
-        y = torch.arange(height, dtype=torch.float64)[:, None] / height
-        x = torch.arange(width, dtype=torch.float64) / width
-        image = 0.5 + 0.2 * torch.cos(2 * np.pi * (x + 2 * y)) + 0.1 * torch.sin(2 * np.pi * 2 * x)
-        return image.expand(1, 3, height, width)
-
-    source = drawn_images(1, 3, 20, 14)
-    same = fourier_stylise(source, waves(20, 14), 2)
-    for size in ((9, 40), (64, 48)):
-        torch.testing.assert_close(fourier_stylise(source, waves(*size), 2), same)
-
-
 def test_the_amplitude_inside_the_window_is_the_targets_and_all_else_the_sources():
     source, target = drawn_images(1, 3, 15, 15), drawn_images(1, 3, 30, 45, seed=1)
     before, after = torch.fft.fft2(source), torch.fft.fft2(fourier_stylise(source, target, 3))
@@ -77,22 +52,6 @@ def test_the_amplitude_inside_the_window_is_the_targets_and_all_else_the_sources
     torch.testing.assert_close(phase, torch.ones_like(phase))
 
 
-def test_its_own_style_changes_nothing_and_images_do_not_mix():
-    source, target = drawn_images(3, 3, 16, 16), drawn_images(3, 3, 16, 16, seed=1)
-    torch.testing.assert_close(fourier_stylise(source, source, 3), source)
-    alone = torch.cat([fourier_stylise(source[i : i + 1], target[i : i + 1], 2) for i in range(3)])
-    torch.testing.assert_close(fourier_stylise(source, target, 2), alone)
-
-
-def test_stylised_images_are_not_clipped_and_inputs_not_changed():
-    source, target = drawn_images(1, 3, 16, 16), drawn_images(1, 3, 16, 16, seed=1)
-    copies = source.clone(), target.clone()
-    result = fourier_stylise(source, 0.2 * target, 1)
-    assert result.min() < 0
-    assert torch.equal(source, copies[0])
-    assert torch.equal(target, copies[1])
-
-
 def test_black_and_uniform_images_are_stylised_without_nan():
     black, target = torch.zeros(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
     for source in (black, black + 0.5):
@@ -101,20 +60,6 @@ def test_black_and_uniform_images_are_stylised_without_nan():
             assert torch.isfinite(result).all()
             torch.testing.assert_close(result.mean((2, 3)), target.mean((2, 3)))
     torch.testing.assert_close(fourier_stylise(target, black, 0).mean((2, 3)), torch.zeros(1, 3), atol=1e-6, rtol=0)
-
-
-def test_stylisation_refuses_windows_and_batches_that_do_not_fit():
-    source, target = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 8, 30)
-    assert fourier_stylise(source, target, 3).shape == source.shape
-    with pytest.raises(ValueError, match=r"9 bins does not fit into images of 8 pixels: .* at most 3 here; found 4"):
-        fourier_stylise(source, target, 4)
-    with pytest.raises(ValueError, match=r"counts Fourier bins, 0 or more; found -1"):
-        fourier_stylise(source, target, -1)
-    unchecked = inspect.unwrap(fourier_stylise)
-    with pytest.raises(ValueError, match=r"found 0\.01\. A share L .* int\(L \* min\(H, W\)\)"):
-        unchecked(source, target, 0.01)
-    with pytest.raises(ValueError, match=r"needs one target image; found \(2, 3, 16, 16\) and \(1, 3, 8, 30\)"):
-        unchecked(source, target[:1], 2)
 
 
 def test_bfloat16_is_computed_in_float32():

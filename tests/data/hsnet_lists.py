@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from fsslib.data.benchmarks import coco_fold
-from fsslib.data.names import COCO_CLASSES, class_id, fss_1000
+from fsslib.data.names import COCO_CLASSES
 from fsslib.episodes import VOID, EpisodeManifest, EpisodeRow
 
 Pair = tuple[str, int]
@@ -79,12 +79,3 @@ def hsnet_coco(images: Sequence[Sequence[str]], *, fold: int, shots: int, episod
         number = draws.pick(numbers)
         rows.append(draws.row(draws.pick(images[number]), COCO_CLASSES[number], images[number]))
     return draws.manifest(rows, data="coco", part="val2014", fold=str(fold), rule="interleaved")
-
-
-def hsnet_fss(*, shots: int):
-    """Each of the ten images of the 240 test classes once, classes and file names (1, 10, 2 ...) in text order."""
-    draws, rows = Draws(shots), []
-    for folder, name in sorted(fss_1000("test").items()):
-        pool = [f"{folder}/{number}" for number in range(1, 11)]
-        rows += [draws.row(query, class_id(name), pool) for query in sorted(pool)]
-    return draws.manifest(rows, data="fss_1000", part="test")

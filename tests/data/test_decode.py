@@ -21,8 +21,7 @@ from fsslib.data.decode import (
     voc_palette,
 )
 from fsslib.data.quirks import CITYSCAPES, TRAIN_ID_COLOURS
-from tests.data.encoded import NOISE, RAMP, deep_png, deep_tiff, encoded, grey, with_palette
-from tests.data.sixteen_bits import png
+from tests.data.encoded import NOISE, RAMP, deep_png, deep_tiff, encoded, grey, png, with_palette
 
 
 @pytest.fixture

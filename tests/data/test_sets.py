@@ -184,7 +184,7 @@ def test_a_number_without_a_class_is_named(name, tree):
         return
     path = next(iter(tree.maps.values()))[0]
     if name == "synthia":
-        from tests.data.sixteen_bits import save_16_bit
+        from tests.data.encoded import save_16_bit
 
         save_16_bit(path, np.full((48, 64), 23))
     elif name in MASKS or name == "suim":

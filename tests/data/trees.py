@@ -17,7 +17,7 @@ from fsslib.data.decode import STREETS as STREET_COLOURS
 from fsslib.data.decode import voc_palette
 from fsslib.data.names import class_id
 from fsslib.data.tasks import AdaptationTask
-from tests.data.sixteen_bits import save_16_bit
+from tests.data.encoded import save_16_bit
 
 SIZE = (48, 64)
 VOID = 255

@@ -84,10 +84,3 @@ def test_several_shots_are_averaged_in_logits_and_in_the_loss():
     losses = [method.losses(one)["segmentation"].item() for one in alone]
     assert method.losses(episode)["segmentation"].item() == pytest.approx(np.mean(losses), rel=1e-5)
     assert np.std(losses) > 0
-
-
-def test_the_backbones_norms_stay_in_evaluation():
-    method = small_method("hsnet").train()
-    norms = [module for module in method.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    assert [norm.training for norm in norms] == [False] * 4
-    assert method.learner.training

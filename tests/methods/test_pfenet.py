@@ -26,14 +26,6 @@ def prior_by_hand(query: np.ndarray, support: np.ndarray) -> np.ndarray:
     return (most - most.min()) / (most.max() - most.min() + 1e-7)
 
 
-def test_the_prior_by_hand():
-    torch.manual_seed(0)
-    query, support = torch.randn(2, 5, 4, 3), torch.randn(2, 3, 5, 4, 3)
-    support[0, 1, :, :2] = 0
-    expected = [[prior_by_hand(query[b].numpy(), support[b, m].numpy()) for m in range(3)] for b in range(2)]
-    np.testing.assert_allclose(prior_mask(query, support), np.array(expected), atol=1e-5)
-
-
 def test_golden_priors():
     """0.9, 0.901 and 0.902 become 0, a half and 1: a flat map is stretched. No object, no prior."""
     cosines = torch.tensor([0.9, 0.901, 0.902], dtype=torch.float64)

@@ -1,16 +1,14 @@
 """SG-One: its equation, its first weights, K shots, what the release does wrong. 2 s. All else: test_contract.py."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fsslib.blocks.pooling import masked_average_pooling
 from fsslib.blocks.similarity import cosine_similarity_map, merge_ways
-from fsslib.episodes import VOID, Episode
+from fsslib.episodes import Episode
 from fsslib.methods.sg_one import SGOne
-from tests.methods.contract import only, random_episode, small_method, with_masks, without_memory
+from tests.methods.contract import only, random_episode, small_method, without_memory
 
 
 def tiny(**options) -> SGOne:
@@ -59,16 +57,6 @@ def test_forward_is_the_equation():
     torch.testing.assert_close(method(episode), expected, rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_without_similarity_every_place_gets_the_same_answer():
-    """Nothing but biases passes where the map is zero: the guide alone says where to look."""
-    method, episode = tiny(), random_episode()
-    method.fuse.bias.normal_()
-    answers = exit_map(method, with_masks(episode, 1, 0))[:, :, 1:-1, 1:-1]
-    torch.testing.assert_close(answers, answers[:1, :, :1, :1].expand_as(answers))
-    assert exit_map(method, episode)[:, :, 1:-1, 1:-1].flatten(2).std(2).min() > 1e-4
-
-
 # Shots
 
 
@@ -96,17 +84,6 @@ def test_union_of_shots_is_the_union_of_their_predictions():
 
 
 # Void, and the released code's bugs, off
-
-
-def test_void_pixels_of_the_query_pull_at_nothing():
-    """The gradient with respect to the logits is zero there, and nowhere else."""
-    method, episode = tiny(), random_episode()
-    labels = episode.query_labels.clone()
-    labels[:, 10:20] = VOID
-    logits = method.answers(*method.encode_both(episode)).detach().requires_grad_()
-    method.answers = lambda support, query: logits
-    method.losses(replace(episode, query_labels=labels))["segmentation"].backward()
-    assert torch.equal(logits.grad.abs().sum((1, 2)) > 0, labels != VOID)
 
 
 @torch.no_grad()
@@ -138,13 +115,3 @@ def test_corners_are_aligned_in_2017_where_features_are_pooled_and_where_logits_
     coarse = exit_map(legacy, episode)
     torch.testing.assert_close(legacy(episode), F.interpolate(coarse, 32, mode="bilinear", align_corners=True))
     assert not torch.allclose(sound.decode(support, query), legacy.decode(support, query))
-
-
-@torch.no_grad()
-def test_the_size_of_a_mask_counts_for_its_own_image_only():
-    method, episode = tiny(), random_episode(batch=2)
-    images, masks = episode.support_images[:, 0, 0], episode.support_masks[:, 0, 0].clone()
-    masks[1] = 1
-    together = method.encode(images, masks)["prototype"]
-    alone = torch.cat([method.encode(images[i : i + 1], masks[i : i + 1])["prototype"] for i in range(2)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Small notebooks with the training notebook's parameters, for tests of the runner that need no training."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,10 @@ def write_notebook(
     notebook = new_notebook(cells=[new_markdown_cell("# A made notebook"), *code], metadata={"kernelspec": kernel})
     nbformat.write(notebook, path)
     return path
+
+
+def wait_for(condition, seconds=300) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came to pass"
+        time.sleep(0.1)

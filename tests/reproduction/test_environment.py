@@ -58,10 +58,9 @@ def test_versions_and_machine():
     assert environment.peak_memory_bytes("cpu")["host"] > 50 * 2**20
 
 
-CGROUP, MAX, V1 = "proc/self/cgroup", "sys/fs/cgroup/cpu.max", "sys/fs/cgroup/cpu"
+CGROUP, MAX = "proc/self/cgroup", "sys/fs/cgroup/cpu.max"
 GRANTS = {
     "none": ({}, 8),
-    "half a core": ({CGROUP: "0::/\n", MAX: "50000 100000\n"}, 1),
     "a core and a half": ({CGROUP: "0::/\n", MAX: "150000 100000\n"}, 2),
     "more than there are": ({CGROUP: "0::/\n", MAX: "1600000 100000\n"}, 8),
     "no limit": ({CGROUP: "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n"}, 8),
@@ -74,16 +73,7 @@ GRANTS = {
         3,
     ),
     "the host's name for a container": ({CGROUP: "0::/docker/5f\n", MAX: "50000 100000\n"}, 1),
-    "version 1": (
-        {
-            CGROUP: "9:memory:/m\n4:cpu,cpuacct:/docker/5f\n1:name=systemd:/\n0::/\n",
-            f"{V1}/cpu.cfs_quota_us": "-1\n",
-            f"{V1}/cpu.cfs_period_us": "100000\n",
-            f"{V1}/docker/5f/cpu.cfs_quota_us": "20000\n",
-            f"{V1}/docker/5f/cpu.cfs_period_us": "10000\n",
-        },
-        2,
-    ),
+    "version 1 beside it, which is not read": ({CGROUP: "4:cpu:/a\n0::/\n", "sys/fs/cgroup/a/cpu.max": "1 10\n"}, 8),
 }
 
 

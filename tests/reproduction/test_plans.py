@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from fsslib.reproduction import plans
 from fsslib.reproduction.config import ConfigError, RunConfig, load, parse
 from fsslib.reproduction.plans import Plan, expand, forecast, seconds_of, shipped_plans
 from fsslib.reproduction.run import NOTEBOOK
-from tests.reproduction.made_notebook import COUNT, DEFAULTS, write_notebook
+from tests.reproduction.made_notebook import COUNT, DEFAULTS, wait_for, write_notebook
 
 PLAN = """
 name: tried
@@ -107,13 +106,6 @@ class Project:
 @pytest.fixture
 def project(tmp_path, installed) -> Project:
     return Project(tmp_path, installed)
-
-
-def wait_for(condition, seconds=300) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came to pass"
-        time.sleep(0.1)
 
 
 def test_matrices_expand_to_every_combination():

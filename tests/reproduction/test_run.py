@@ -18,7 +18,7 @@ from fsslib import paths
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig, parse
 from fsslib.reproduction.run import NOTEBOOK, RunError, RunInterrupted, check_notebook, run
-from tests.reproduction.made_notebook import COUNT, DEFAULTS, WRITE_RESULT, write_notebook
+from tests.reproduction.made_notebook import COUNT, DEFAULTS, WRITE_RESULT, wait_for, write_notebook
 
 
 @pytest.fixture
@@ -211,6 +211,7 @@ saved = pathlib.Path(output, "checkpoint.pt")
 if saved.exists():
     print("resumed")
 else:
+    saved.write_text("step 3")
     try:
         os.kill(os.getppid(), {int(number)})
         time.sleep(30)
@@ -224,7 +225,7 @@ else:
     with pytest.raises(RunInterrupted, match=f"The same call {'without force ' * force}goes on from its checkpoint"):
         run_cells(train, WRITE_RESULT, force=force)
     assert signal.getsignal(signal.SIGTERM) == before
-    assert (config.folder / "checkpoint.pt").read_text() == "step 7"
+    wait_for(lambda: (config.folder / "checkpoint.pt").read_text() == "step 7", 60)
     assert not (config.folder / "a.ipynb").exists()
     run_cells(train, WRITE_RESULT)
     assert "resumed" in (config.folder / "a.ipynb").read_text()

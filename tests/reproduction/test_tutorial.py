@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import nbformat
 import pytest
@@ -181,6 +182,8 @@ def test_a_training_goes_on_after_an_interrupt_and_afresh_after_a_change(project
 
     monkeypatch.setattr(tutorial, "run", interrupted)
     assert command_line(["tutorial"]) == 130
+    for other in (thread for thread in threading.enumerate() if "help_out" in thread.name):
+        other.join(60)  # it would have ended with the process
     assert "The next call goes on" in capsys.readouterr().err
     monkeypatch.setattr(tutorial, "run", finish)
     assert command_line(["tutorial"]) == 0

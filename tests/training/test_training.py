@@ -1,6 +1,5 @@
 """Recipes, the loop, checkpoints and resuming to the bit, the best weights on held-out images."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -211,17 +210,9 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path, spoil, said):
         load_checkpoint(path, identity="mine")
 
 
-@pytest.mark.parametrize("writer", [save_checkpoint, lambda path, _: write_atomically(path, "text")])
-def test_files_can_be_read_by_others_than_their_writer(tmp_path, writer):
-    writer(tmp_path / "file", {"step": 1})
+def test_files_can_be_read_by_others_than_their_writer(tmp_path):
+    write_atomically(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode & 0o444 == 0o444
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(CheckpointError, match="Cannot write"):
-        save_checkpoint(tmp_path / "last.pt", {})
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
@@ -253,15 +244,6 @@ def test_bfloat16_training_stays_in_a_band():
         assert all(p.dtype == torch.float32 for p in method.parameters())
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.15)
-
-
-@pytest.mark.parametrize("name", ["prototype", "sg_one"])
-def test_one_batch_can_be_learnt_by_heart(name, monkeypatch):
-    stream = toy(fold=4)["source"]
-    batch = stream.batch(0)
-    monkeypatch.setattr(EpisodeStream, "batch", lambda self, step: batch)
-    losses = learn(name, 60, {"source": stream})[1].series("segmentation")
-    assert losses[-1] < 0.4 * losses[0]
 
 
 # Recipes
