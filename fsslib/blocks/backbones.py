@@ -131,7 +131,6 @@ def build_backbone(
     weights: str | Path = "none",
     stages: Sequence[str] | None = None,
     output_stride: int | None = None,
-    block5_dilation: int = 1,
     frozen_batch_norm: bool | None = None,
 ) -> Backbone:
     """A backbone by name, cut behind its last wanted stage.
@@ -143,8 +142,6 @@ def build_backbone(
       block ends with its pool.
     - `output_stride`: 8 by default. ResNets: 16 or 32 dilate less; HSNet uses 32, PFENet 8 (on a ResNet with another
       stem than torchvision's). VGG16: 32 has torchvision's pools, as HSNet. tiny is fixed at 4.
-    - `block5_dilation` (VGG16): 1 in SG-One, 2 in PANet, which also ends before the last ReLU and pool
-      (`backbone.network.block5 = backbone.network.block5[:-2]`).
     - `frozen_batch_norm`: default only for a ResNet with loaded weights. PFENet's released code leaves the batch norm
       of its frozen backbone in training mode, so that its statistics drift with every episode.
 
@@ -161,13 +158,13 @@ def build_backbone(
     output_stride = possible_strides[0] if output_stride is None else output_stride
     if output_stride not in possible_strides:
         raise ValueError(f"{name} has output_stride {' or '.join(map(str, possible_strides))}; found {output_stride}.")
-    if block5_dilation != 1 and name != "vgg16":
-        raise ValueError(f"block5_dilation is an option of vgg16; {name} has no block5.")
 
     if is_resnet:
         network = _resnet(name, output_stride)
+    elif name == "vgg16":
+        network = _vgg16(output_stride)
     else:
-        network = _tiny() if name == "tiny" else _vgg16(block5_dilation, output_stride)
+        network = _tiny()
     whole = set(_torchvision_names(network))
     network = network[: list(dict(network.named_children())).index(stages[-1]) + 1]
     record = _load(name, network, weights, cut_off=whole - set(_torchvision_names(network)))
@@ -235,7 +232,7 @@ def _resnet(name: str, output_stride: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict((key, m) for key, m in resnet.named_children() if key not in ("avgpool", "fc")))
 
 
-def _vgg16(block5_dilation: int, output_stride: int) -> nn.Sequential:
+def _vgg16(output_stride: int) -> nn.Sequential:
     """torchvision's VGG16 convolutions in five blocks, each with its pool, without the classifier.
 
     As in SG-One's released code the pools are 3x3 with padding 1, and the last two have stride 1; torchvision's, which
@@ -251,8 +248,6 @@ def _vgg16(block5_dilation: int, output_stride: int) -> nn.Sequential:
     for index, stride in zip(pools, (2, 2, 2, 1, 1), strict=True):
         if output_stride == 8:
             features[index] = nn.MaxPool2d(kernel_size=3, stride=stride, padding=1)
-    for convolution in _convolutions(features[pools[3] :]):
-        convolution.dilation = convolution.padding = (block5_dilation, block5_dilation)
     starts = [0, *(index + 1 for index in pools[:-1])]
     blocks = (features[start : pool + 1] for start, pool in zip(starts, pools, strict=True))
     return nn.Sequential(OrderedDict(zip(STAGE_STRIDES["vgg16"], blocks, strict=True)))

@@ -72,9 +72,7 @@ def prototype_segmentation_loss(
     Labels that are void throughout cost 0. A zero prototype (an empty mask) has the logit 0 everywhere. Computed in
     float32 at least, under autocast too.
     """
-    precise = torch.promote_types(features.dtype, torch.float32)
-    foreground, background = fg_prototype.to(precise), bg_prototype.to(precise)
-    logits = prototype_logits(features.to(precise), foreground, background, scale=scale)
+    logits = prototype_logits(features, fg_prototype, bg_prototype, scale=scale)
     logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     return total / (labels != VOID).sum().clamp(min=1)

@@ -162,19 +162,16 @@ class MetaMemory(nn.Module):
         mean: Float[Tensor, "B C"],
         std: Float[Tensor, "B C"],
         rule: Literal["lowest", "highest", "random"],
-        *,
-        generator: torch.Generator | None = None,
     ) -> Int[Tensor, "B 2"]:
         """For each sample the item of which the mean, and the item of which the deviation is to be taken.
 
         RtD: "lowest" on the source, to make a sample foreign; "highest" on the target, to bring it home; "random" is a
-        control, drawn from `generator`. By the largest or smallest (cos(m_j, mean_b) + cos(e_j, std_b)) / 2, so both
-        columns agree; with `joint=False` each by its own cosine, which can join a mean and a deviation that never
-        occurred together. Free items are never selected; where all are free the index is 0 and `enhance` does nothing.
+        control. By the largest or smallest (cos(m_j, mean_b) + cos(e_j, std_b)) / 2, so both columns agree; with
+        `joint=False` each by its own cosine, which can join a mean and a deviation that never occurred together. Free
+        items are never selected; where all are free the index is 0 and `enhance` does nothing.
         """
         if rule == "random":
-            where = mean.device if generator is None else generator.device
-            scores = torch.rand(2, len(mean), len(self.mean), generator=generator, device=where).to(mean.device)
+            scores = torch.rand(2, len(mean), len(self.mean), device=mean.device)
         elif rule in ("lowest", "highest"):
             alike = torch.stack([_cosines(mean.to(self.mean), self.mean), _cosines(std.to(self.std), self.std)])
             scores = alike if rule == "highest" else -alike

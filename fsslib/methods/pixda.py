@@ -219,7 +219,8 @@ class PixDA(Method):
 
         # 3. Discriminators: tell the two domains apart, on predictions that are given.
         self._discriminators_learn(True)
-        judges = {"pixel_discriminator": self.adversary == "pixel", "image_discriminator": self._judges_images}
+        judges_images = self.select or self.adversary == "patch"
+        judges = {"pixel_discriminator": self.adversary == "pixel", "image_discriminator": judges_images}
         for name in (name for name, asked in judges.items() if asked):
             judge = getattr(self, name)
             shown = [judge(logits.detach().softmax(1)) for logits in (source_logits, target_logits)]
@@ -229,10 +230,6 @@ class PixDA(Method):
         for optimizer in optimizers.values():
             optimizer.step()
         return {name: value.item() for name, value in losses.items()}
-
-    @property
-    def _judges_images(self) -> bool:
-        return self.select or self.adversary == "patch"
 
     def _fool(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What the target pays for being recognised."""

@@ -147,7 +147,7 @@ def resized(plane, size, align_corners):
     return result
 
 
-def pooled(features, masks, resize, align_corners, eps=1e-5):
+def pooled(features, masks, resize="features", align_corners=False, eps=1e-5):
     """Bring both to one size, then add up pixel by pixel."""
     result = np.zeros(features.shape[:2])
     for b, (maps, mask) in enumerate(zip(features, masks)):
@@ -188,7 +188,7 @@ FOCAL = ({}, {"as_released": True}, *every(gamma=(0.0, 0.5, 1.0, 5.0)))
 DISTILLATION = every(teacher_temperature=(0.5, 1.0, 2.0), class_reduce=("mean", "sum"))
 CONTRAST = every(temperature=(0.1, 1.0), symmetric=BOTH)
 ORTHOGONALITY = every(centred=BOTH, diagonal=BOTH)
-POOLING = every(resize=("features", "mask"), align_corners=(False, True), eps=(1e-5, 1e-2))
+POOLING = ({}, *every(resize=("features", "mask"), align_corners=(False, True), eps=(1e-5, 1e-2)))
 # Same size, whole strides, 8k + 1, a stride that is no whole number, a grid finer than the image, one cell.
 GRIDS = [
     ((4, 5), (4, 5)),
