@@ -139,14 +139,14 @@ DATA_SETS = {
         trainable=False,
     ),
     "coco": DataSet(
-        "COCO with COCO-20i folds, interleaved; the target pascal is asked for VOC's classes that the fold leaves new",
+        "COCO with COCO-20i folds, interleaved, and any other data set as a target; of pascal the classes that are new",
         targets=tuple(name for name in EPISODES if name != "coco"),
         default_targets=("pascal",),
         folds=(0, 1, 2, 3),
         opener="openers:few_shot",
     ),
     "photos": DataSet(
-        "PASCAL VOC 2012 and COCO together; targets are defects on metal, streets, and life under water",
+        "PASCAL VOC 2012 and COCO together, and any other data set as a target",
         targets=tuple(name for name in EPISODES if name not in ("pascal", "coco")),
         default_targets=("magnetic_tile", "camvid"),
         folds=(0, 1, 2, 3),

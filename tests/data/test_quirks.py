@@ -152,7 +152,9 @@ def test_a_mask_that_is_a_little_larger_or_longer_is_cropped_and_counted(root, b
     if fits:
         images = open_images("suim", root=root, size=32)
         assert images.original("TEST/d_r_1_")[1].unique().tolist() == [class_id("fish")]
-        assert images.notes == ("1 masks are larger than their image and cropped to it: TEST/d_r_1_.",)
+        alone, cropped = images.notes
+        assert alone == "1 images have no label map and are left alone."
+        assert cropped == "1 masks are larger than their image and cropped to it: TEST/d_r_1_."
     else:
         with pytest.raises(DataError, match=f"d_r_1_.bmp: the image is {width} x {height} pixels, its label map"):
             open_images("suim", root=root, size=32)

@@ -214,7 +214,7 @@ def test_bad_names_are_refused(bad):
         (lambda: ToyWorld(size=8), "16 pixels or more; found 8"),
         (lambda: ToyWorld(distractors=[7]), r"Not toy classes: \[7\]"),
         (lambda: open_task("toy", fold=7), "folds 0 to 3"),
-        (lambda: open_task("cocoa"), "toy, pascal"),
+        (lambda: open_task("cocoa"), "toy, toy_splits, pascal"),
     ],
 )
 def test_bad_requests_say_what_there_is(ask, said):
