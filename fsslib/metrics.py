@@ -103,6 +103,16 @@ class FewShotMeter:
         claimed = right + false > 0 if presence is None else presence
         self.exact = torch.cat([self.exact, (claimed == (right + missed > 0)).all(-1).long().cpu()])
 
+    def __add__(self, other: "FewShotMeter") -> "FewShotMeter":
+        """The meter that saw the episodes of both, other's after self's. Raises ValueError for another `absent`."""
+        if self.absent != other.absent:
+            raise ValueError(f"Meters of other rules for absent ways: {self.absent!r} and {other.absent!r}.")
+        merged = FewShotMeter(dict.fromkeys((*self.class_ids, *other.class_ids)), self.absent)
+        merged.ways = torch.cat([self.ways, other.ways + torch.tensor([len(self.binary), 0, 0, 0, 0])])
+        merged.binary = torch.cat([self.binary, other.binary])
+        merged.exact = torch.cat([self.exact, other.exact])
+        return merged
+
     def _counted(self) -> Int[Tensor, "rows 5"]:
         """The rows of `ways` that are scored."""
         pixels = self.binary.sum(1)

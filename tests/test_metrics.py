@@ -63,6 +63,12 @@ def test_batches_of_any_size_give_the_same_meter(kind, seed, cut):
         meter = MAKE[kind](*(m[rows] for m in maps), meter)
     assert counts(meter) == counts(whole)
     assert meter.compute() == whole.compute()
+    if kind == "few-shot":
+        left, right = (MAKE[kind](*(m[rows] for m in maps)) for rows in (slice(cut), slice(cut, None)))
+        assert counts(left + right) == counts(whole)
+        assert len(left.binary) == cut
+        with pytest.raises(ValueError, match="other rules for absent ways: 'false_positives' and 'dropped'"):
+            left + FewShotMeter([5], "dropped")
 
 
 @both
