@@ -131,10 +131,10 @@ class DataCheck(BaseModel):
 
     def cli_cmd(self) -> None:
         from fsslib import paths
-        from fsslib.data import check
+        from fsslib.data import SPELLINGS, check
 
         images, damaged = check.open_set(self.name)
-        sheet = self.sheet or paths.project_root() / "report" / "data" / f"{self.name}.png"
+        sheet = self.sheet or paths.project_root() / "report" / "data" / f"{SPELLINGS.get(self.name, self.name)}.png"
         report = check.check(images, damaged, sheet=sheet)
         print(report)
         if self.full:

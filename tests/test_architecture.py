@@ -32,16 +32,16 @@ MAY_IMPORT = {
 }
 LONGEST_FILE = 400
 BUDGET = {
-    "fsslib/*.py": 1_205,
-    "fsslib/blocks": 1_465,
-    "fsslib/methods": 1_515,
-    "fsslib/data": 4_835,
-    "fsslib/data/toyworld": 1_955,
-    "fsslib/training": 1_225,
-    "fsslib/reproduction": 2_270,
+    "fsslib/*.py": 1_210,
+    "fsslib/blocks": 1_455,
+    "fsslib/methods": 1_510,
+    "fsslib/data": 4_760,
+    "fsslib/data/toyworld": 2_035,
+    "fsslib/training": 1_190,
+    "fsslib/reproduction": 2_265,
     "fsslib/teaching": 655,
     "notebooks/lessons": 1_850,
-    "tests": 19_190,
+    "tests": 17_785,
 }
 """Lines of Python that a folder may have. They only fall, until the plan of the house is met; work under way may stand
 5 % above."""

@@ -43,7 +43,8 @@ def open_task(
     """The task of a data set. `size` is the side of its square images or, for streets, their height; `device` is where
     the toy worlds draw.
 
-    - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out.
+    - "toy": `source` and `targets` are domains of the toy world; the classes of `fold` are held out. In "toy_splits"
+      `fold` is a split, whose tested classes no other split tests.
     - "pascal", "coco", "photos" (both, classes merged by name): the classes of a fold of PASCAL-5i, COCO-20i
       (interleaved) or PASCAL-5i are held out and tested in "photo". Any other data set of EPISODES may be a target, and
       is asked for the classes that training has not seen: the target "pascal" is COCO to PASCAL as RePRI has it.
@@ -107,6 +108,14 @@ DATA_SETS = {
         folds=(0, 1, 2, 3, 4),
         opener="worlds",
     ),
+    "toy_splits": DataSet(
+        "the toy world in twelve splits, each with tested classes of its own: for verdicts",
+        sources=(*_TOY_DOMAINS, "fog"),
+        targets=(*_TOY_DOMAINS, "fog"),
+        default_targets=_TOY_DOMAINS[1:],
+        folds=tuple(range(12)),
+        opener="worlds",
+    ),
     "pascal": DataSet(
         "PASCAL VOC 2012 with PASCAL-5i folds, and any other data set as a target",
         targets=tuple(name for name in EPISODES if name != "pascal"),
@@ -130,14 +139,14 @@ DATA_SETS = {
         trainable=False,
     ),
     "coco": DataSet(
-        "COCO with COCO-20i folds, interleaved; the target pascal is asked for VOC's classes that the fold leaves new",
+        "COCO with COCO-20i folds, interleaved, and any other data set as a target; of pascal the classes that are new",
         targets=tuple(name for name in EPISODES if name != "coco"),
         default_targets=("pascal",),
         folds=(0, 1, 2, 3),
         opener="openers:few_shot",
     ),
     "photos": DataSet(
-        "PASCAL VOC 2012 and COCO together; targets are defects on metal, streets, and life under water",
+        "PASCAL VOC 2012 and COCO together, and any other data set as a target",
         targets=tuple(name for name in EPISODES if name not in ("pascal", "coco")),
         default_targets=("magnetic_tile", "camvid"),
         folds=(0, 1, 2, 3),

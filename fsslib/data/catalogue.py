@@ -73,15 +73,16 @@ def find(entry: Entry, root: Path) -> str:
 
 def next_step(name: str, root: Path) -> str:
     """What to do to get a data set below the data folder `root`, for messages."""
-    entry = CATALOGUE.get(name)
+    # A variant of a set begins with its name.
+    entry = CATALOGUE.get(name) or next((e for e in CATALOGUE.values() if e.folder and name.startswith(e.name)), None)
+    drawn = 'The toy world (data "toy") needs no download.'
     if entry is None or entry.folder is None:
-        return 'The toy world (data "toy") needs no download.'
-    fetched = f"To get it: fsslib data get {name}. Or unpack what {entry.home} offers, as"
-    first = f"{fetched} {' and '.join(str(root / pattern) for pattern in entry.files)}.\n"
-    return (
-        f"{entry.steps.format(folder=root / entry.folder) if entry.steps else first}Set FSSLIB_DATA to the folder that "
-        f'holds {entry.folder}. The toy world (data "toy") needs no download.'
-    )
+        return drawn
+    folder, files = root / entry.folder, " and ".join(str(root / pattern) for pattern in entry.files)
+    steps = f"To get it: fsslib data get {entry.name}. Or unpack what {entry.home} offers, as {files}.\n"
+    steps = entry.steps.format(folder=folder) if entry.steps else steps
+    there = f"What is there in part stays as it is: move {folder} away first. " if folder.exists() else ""
+    return f"{steps}{there}Set FSSLIB_DATA to the folder that holds {entry.folder}. {drawn}"
 
 
 def report(root: Path | None = None) -> str:

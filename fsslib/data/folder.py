@@ -122,7 +122,7 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
     names that tools give (`OF_PICTURE`), NAME.json and NAME.npy, and of two pictures NAME the one that is plainly a
     mask of the other. With a folder of `masks` so are NAME.png and NAME_mask.png there, all of its sub-folder NAME, and
     all that is there where there is one picture. A COCO JSON is the mask of all that it lists. Capitals do not matter.
-    A folder without pictures may hold the folders `images` and `masks`.
+    A folder without pictures may hold the folders `images` and `masks`, or sub-folders with such two each (DSB 2018).
 
     Raises DataError for a folder that is not there or holds no picture, and for two files of one name.
     """
@@ -133,9 +133,10 @@ def find_pictures(images: Path | str, masks: Path | str | None = None) -> Found:
             raise DataError(f"{folder} {found}.")
     files, left_alone = files_in(images)
     if masks is None and not any(path.suffix.lower() in SUFFIXES for path in files):
-        inside, beside = images / "images", images / "masks"
-        if inside.is_dir():
-            return find_pictures(inside, beside if beside.is_dir() else None)
+        inside = [folder for folder in (images, *sorted(images.iterdir())) if (folder / "images").is_dir()]
+        if inside:
+            both = [(folder / "images", folder / "masks") for folder in inside]
+            return _merged([find_pictures(one, other if other.is_dir() else None) for one, other in both])
     stems, drawn = {key(path.stem) for path in files}, []
     pictures: dict[str, Path] = {}
     for path in files:
@@ -229,3 +230,13 @@ def _told_apart(*files: Path) -> tuple[Path, Path]:
             f"remove one of them; a mask is named {files[0].stem}{MASK_ENDING}.png."
         )
     return next(path for path in files if path != masks[0]), masks[0]
+
+
+def _merged(parts: Sequence[Found]) -> Found:
+    """One of several folders."""
+    seen: dict[str, Path] = {}
+    for path in (path for part in parts for path in part.pictures.values()):
+        if (other := seen.setdefault(path.stem.lower(), path)) != path:
+            raise DataError(f"{other} and {path} are two pictures of one name. Rename or remove one of them.")
+    pictures, masks = ({k: v for part in parts for k, v in vars(part)[what].items()} for what in ("pictures", "masks"))
+    return Found(pictures, masks, tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)))

@@ -29,8 +29,9 @@ AGAIN = "Unpack the archive again, or remove what is alone."
 class Layout:
     """A data set. `classes` are the names of its classes, by the numbers of its label maps or by the text of {class}.
 
-    - `read` makes numbers [H, W] of a label map's file, or of a mask True where its class is. Numbers in `void` are
-      void; all others that are neither in `classes` nor 0 are an error.
+    - `read` makes numbers [H, W] of a label map's file, or of a mask True where its class is (`read_mask`). The default
+      takes grey and VOC's palette; of another give `read_label_map` its colours. Numbers in `void` are void; all others
+      that are neither in `classes` nor 0 are an error.
     - `id`: how an image is called. `grouped(ids)`: the group of each, where images are not independent.
     - `parts`: what {part} may be. `default`: the one that is opened unasked; without it all that are there.
     - `listed(root, part)`: the ids of a part, each with the file and line that names it; without it all files count.
@@ -178,22 +179,19 @@ def _pair(found: Found, images: Mapping[Fields, Path], labels: Mapping[Fields, P
     named = None if lists is None else lists(found.root, found.part)
     shared = {name for name, _ in next(iter(images))} & {name for name, _ in next(iter(labels))}
 
-    def keyed(files: Mapping[Fields, Path]) -> dict[Fields, tuple[str, Path]]:
-        """By the shared fields: the text of {class}, and the file."""
-        return {
-            tuple(one for one in fields if one[0] in shared): (dict(fields).get("class", ""), path)
-            for fields, path in reversed(files.items())
-        }
+    def key(fields: Fields) -> Fields:
+        return tuple(one for one in fields if one[0] in shared)
 
-    images, labels, alone = keyed(images), keyed(labels), {}
-    for fields, (of, path) in sorted(labels.items()):
+    images, alone, seen = {key(fields): path for fields, path in reversed(images.items())}, {}, set()
+    for fields, path in sorted(labels.items()):
         image_id = layout.id.format(**dict(fields))
-        if fields in images:
-            place = found.files.setdefault(image_id, Place(layout, images[fields][1], {}))
-            place.labels[of] = path
+        seen.add(key(fields))
+        if key(fields) in images:
+            place = found.files.setdefault(image_id, Place(layout, images[key(fields)], {}))
+            place.labels[dict(fields).get("class", "")] = path
         else:
             alone[str(path)] = f"{path} has no image of its name below {found.root}."
-    lacking = {layout.id.format(**dict(fields)): path for fields, (_, path) in images.items() if fields not in labels}
+    lacking = {layout.id.format(**dict(fields)): path for fields, path in images.items() if fields not in seen}
     if named is not None:
         where = {image_id: f"{named[image_id]} names {image_id}, but" for image_id in named}
         refuse(
@@ -206,7 +204,9 @@ def _pair(found: Found, images: Mapping[Fields, Path], labels: Mapping[Fields, P
         )
         found.files = {image_id: found.files[image_id] for image_id in named if image_id in found.files}
         return
-    if not layout.lonely:
+    if layout.lonely and lacking:
+        found.notes.append(f"{len(lacking)} images have no label map and are left alone.")
+    elif lacking:
         alone |= {str(path): f"{path} has no label map of its name below {found.root}." for path in lacking.values()}
     refuse(alone, AGAIN)
 

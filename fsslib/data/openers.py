@@ -79,28 +79,34 @@ def few_shot(*, data, fold, targets, size, **_) -> FewShotTask:
     """
     asked_of = SOURCES[data]
     sets = [_cached(open_images(name, size=size)) for name in asked_of.sets]
-    novel = asked_of.held_out(fold)
-    parts = [images.without_classes(novel) for images in sets]
-    train = parts[0] if len(parts) == 1 else joined(parts, name=data, domain="photo")
-    learnt = train.usable_classes([c for c in train.class_names if c not in novel], minimum_images=asked_of.learnt)
-    tests, tested, asked = {}, (), {}
-    if novel:
-        tests["photo"] = test = sets[0].restricted(set(sets[0].ids) - set(parts[0].ids))
-        tested = test.usable_classes(novel, minimum_images=asked_of.tested)
-    if not learnt or (novel and not tested):
-        enough = [f for f in range(4) if sets[0].usable_classes(asked_of.held_out(f), minimum_images=asked_of.tested)]
+    train, learnt, test, tested = _cut(asked_of, data, sets, fold)
+    if not learnt or (test is not None and not tested):
+        cuts = {other: _cut(asked_of, data, sets, other) for other in range(4)}
+        fit = [other for other, (_, learns, _, tests) in cuts.items() if learns and tests]
         raise DataError(
-            f"Fold {fold} of {sets[0].name} holds out {sets[0].describe(novel)}, and a class needs {asked_of.tested} "
-            f"images to be tested. {len(train)} of {sum(map(len, sets))} images are left to train on, with "
-            f"{len(learnt)} classes that have {asked_of.learnt} of them. Folds with a class to test: "
-            f"{', '.join(map(str, enough)) or 'none'}. Choose one of them, or add images."
+            f"Fold {fold} of {sets[0].name} holds out {sets[0].describe(asked_of.held_out(fold))}, and a class needs "
+            f"{asked_of.tested} images to be tested. {len(train)} of {sum(map(len, sets))} images are left to train "
+            f"on, with {len(learnt)} classes that have {asked_of.learnt} of them. Folds that can be learnt and tested: "
+            f"{', '.join(map(str, fit)) or 'none'}. Choose one of them, or add images."
         )
+    tests, asked = {} if test is None else {"photo": test}, {}
     for target in targets:
-        tests[target], asked[target] = _target(target, size, {*train.class_names} - {*novel})
+        tests[target], asked[target] = _target(target, size, {*train.class_names} - {*asked_of.held_out(fold)})
     if not tests:
         raise DataError(f"{data} tests in other data sets alone, and none is named: give some as targets.")
     benchmarks = {"photo": (asked_of.benchmark, fold)} if asked_of.benchmark else {}
     return FewShotTask(train, learnt, tests, tested, asked, benchmarks=benchmarks)
+
+
+def _cut(asked_of: Source, data: str, sets: list[LabelledImageSet], fold: int) -> tuple:
+    """What is trained on with which classes, and what is tested with which (None: nothing), with a fold held out."""
+    novel = asked_of.held_out(fold)
+    parts = [images.without_classes(novel) for images in sets]
+    train = parts[0] if len(parts) == 1 else joined(parts, name=data, domain="photo")
+    learnt = train.usable_classes([c for c in train.class_names if c not in novel], minimum_images=asked_of.learnt)
+    test = sets[0].restricted(set(sets[0].ids) - set(parts[0].ids)) if novel else None
+    tested = () if test is None else test.usable_classes(novel, minimum_images=asked_of.tested)
+    return train, learnt, test, tested
 
 
 def _target(name: str, size: int, learnt: set[int]) -> tuple[LabelledImageSet, tuple[int, ...]]:
@@ -122,7 +128,13 @@ def untrained(*, data, source, size, **_) -> FewShotTask:
     """Every class of one data set tested and none trained on."""
     name, fewest = ("pascal", 20) if data == "pascal_all" else (source, FEWEST_IMAGES)
     images = _cached(open_images(TARGETS.get(name, Target()).opens or name, size=size))
-    return FewShotTask(images, (), {source: images}, images.usable_classes(minimum_images=fewest))
+    asked = images.usable_classes(minimum_images=fewest)
+    if not asked:
+        raise DataError(
+            f"No class of {name} has the {fewest} images that it is asked for with; these {len(images)} show "
+            f"{images.describe(images.class_names)}. Add images."
+        )
+    return FewShotTask(images, (), {source: images}, asked)
 
 
 CAMVID_PARTS = {

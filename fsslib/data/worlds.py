@@ -3,12 +3,18 @@
 from fsslib.data.sampling import group_ids, in_turn
 from fsslib.data.streams import ImageSet
 from fsslib.data.tasks import AdaptationTask, FewShotTask
-from fsslib.data.toyworld import ToyWorld, base_classes, fold_classes
+from fsslib.data.toyworld import ToyWorld, base_classes, fold_classes, split_base_classes, split_classes
 
 
 def toy(*, fold, source, targets, size, device, novel_as_background=False, **_) -> FewShotTask:
-    base, novel = base_classes(fold), fold_classes(fold)
+    return _toy(base_classes(fold), fold_classes(fold), source, targets, size, device, novel_as_background)
 
+
+def toy_splits(*, fold, source, targets, size, device, **_) -> FewShotTask:
+    return _toy(split_base_classes(fold), split_classes(fold), source, targets, size, device)
+
+
+def _toy(base, novel, source, targets, size, device, novel_as_background=False) -> FewShotTask:
     def world(domain, distractors):
         return ToyWorld(domain, size=size, distractors=distractors, device=device)
 

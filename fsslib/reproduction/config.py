@@ -138,7 +138,7 @@ class RunConfig(BaseModel):
                 f"batch_size {self.batch_size} does not fall into {self.accumulate} equal pieces (accumulate); take a "
                 "multiple of that"
             )
-        if len({self.source, *self.targets}) <= len(self.targets):
+        if len({SPELLINGS.get(domain, domain) for domain in (self.source, *self.targets)}) <= len(self.targets):
             raise ValueError(
                 f"the source and the targets must differ, found source {self.source!r} and targets "
                 f"{', '.join(self.targets)}; every run is tested in its source, so leave that out of the targets"

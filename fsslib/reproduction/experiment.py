@@ -130,7 +130,7 @@ class Experiment:
                 "held_out_loss": best.loss,
                 "scores": {domain: _score(self.exams[domain], meter) for domain, meter in best.meters.items()},
             },
-            "floors": _floors(self.exams[config.source], self.meters, config.source),
+            "floors": _floors(self.exams, self.meters, config.source),
             "training": {
                 "steps": len(history.rows),
                 "seconds": round(history.seconds, 2),
@@ -182,11 +182,15 @@ def _counts(folder: Path, domain: str, meter: Meter) -> dict[str, str]:
     return {"file": file.name, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
 
 
-def _floors(exam: Exam, meters: dict[str, Meter], source: str) -> dict[str, Any]:
-    """What answers that ignore the support would score: everything marked; of episodes in the source every object."""
+def _floors(exams: dict[str, Exam], meters: dict[str, Meter], source: str) -> dict[str, Any]:
+    """What answers that ignore the support would score: everything marked; of episodes in the source every object.
+
+    Where nothing is asked in the source (CD-FSS), the first domain takes its place.
+    """
     by_domain = {domain: meter.without_looking() for domain, meter in meters.items()}
-    if isinstance(exam, ImageSet):
+    home = source if source in exams else next(iter(exams))
+    if isinstance(exams[home], ImageSet):
         return {"by_domain": by_domain}
-    objects = mark_every_object(exam)
+    objects = mark_every_object(exams[home])
     every_object = objects.compute().miou if objects else None
-    return {"by_domain": by_domain, "everything": by_domain[source], "every_object": every_object}
+    return {"by_domain": by_domain, "everything": by_domain[home], "every_object": every_object}

@@ -123,7 +123,9 @@ def check(name: str, exercise: Exercise, yours: Answer) -> None:
             raise
         found.append(parts)
         changed |= touched
-        wrong = wrong or next(((place, part) for part in parts if _wrong(parts[part], wanted[place][part])), None)
+        wrong = wrong or next(
+            ((place, part) for part in wanted[place] if _wrong(parts[part], wanted[place][part])), None
+        )
 
     numbers = " and ".join(f"argument {n + 1}" for n in sorted(changed))
     remark = numbers and f" Your function also changed {numbers} in place: work on a copy."

@@ -119,9 +119,9 @@ def how_often(function):
     """Seen through this, numbers of rows become how often each row was named."""
 
     def shown(rows, *given):
-        found = [int(n) for n in function(rows, *given)]
-        named = {str(row): found.count(n) for n, row in enumerate(rows)}
-        return Parts(named | {"numbers that no episode has": sum(not 0 <= n < len(rows) for n in found)})
+        names, found = [str(row) for row in rows], [int(n) for n in function(rows, *given)]
+        named = {name: found.count(n) for n, name in enumerate(names)}
+        return Parts(named | {"numbers that no episode has": sum(not 0 <= n < len(names) for n in found)})
 
     return shown
 

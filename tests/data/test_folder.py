@@ -194,6 +194,18 @@ LAYOUTS = {
         "2 masks of IMG.jpg are joined",
     ),
     "images and masks": ({"IMG.jpg": None, "images/IMG.jpg": PHOTO, "masks/IMG.png": OBJECT}, "", None, None),
+    "DSB 2018": (
+        {
+            "IMG.jpg": None,
+            "x/images/IMG.png": PHOTO,
+            "y/images/b.png": PHOTO,
+            "x/masks/0f.png": FIRST,
+            "x/masks/1f.png": SECOND,
+        },
+        "",
+        None,
+        "2 masks of IMG.png are joined",
+    ),
 }
 """Each has a photograph IMG.jpg as well, unless that is None."""
 

@@ -302,6 +302,14 @@ def test_subsets_of_a_joined_set_and_joined_subsets_agree(sets):
     assert len(both) > 0
 
 
+def test_a_cache_serves_squares_alone(sets, tmp_path):
+    (voc,) = sets("pascal")
+    rows = voc.sample([12], 4)
+    for name in ("hsnet", "pfenet", "square"):
+        plain, cached = (one.under(protocol_named(name)) for one in (voc, voc.cached(tmp_path / "pixels")))
+        assert torch.equal(cached.episode(rows).query_class_map, plain.episode(rows).query_class_map)
+
+
 def test_caches_and_groups_of_the_sets_serve_the_joined_one(sets, tmp_path):
     parts = sets("pascal", "magnetic_tile", "camvid")
     cached = joined([part.cached(tmp_path / "pixels") for part in parts], name="both", domain="photo")

@@ -14,6 +14,8 @@ from PIL import Image
 
 from fsslib.data.catalogue import CATALOGUE
 from fsslib.data.decode import DataError, noting
+from fsslib.data.layouts import Layout, find, read_labels
+from fsslib.data.masks import read_mask
 from fsslib.data.names import ALIASES, CLASS_IDS, class_id
 from fsslib.data.quirks import DRIVES, city_of_each, drive_of_each, read_red_16_bit, tiles
 from fsslib.data.sampling import k_per_group
@@ -150,7 +152,9 @@ def test_a_mask_that_is_a_little_larger_or_longer_is_cropped_and_counted(root, b
     if fits:
         images = open_images("suim", root=root, size=32)
         assert images.original("TEST/d_r_1_")[1].unique().tolist() == [class_id("fish")]
-        assert images.notes == ("1 masks are larger than their image and cropped to it: TEST/d_r_1_.",)
+        alone, cropped = images.notes
+        assert alone == "1 images have no label map and are left alone."
+        assert cropped == "1 masks are larger than their image and cropped to it: TEST/d_r_1_."
     else:
         with pytest.raises(DataError, match=f"d_r_1_.bmp: the image is {width} x {height} pixels, its label map"):
             open_images("suim", root=root, size=32)
@@ -280,6 +284,23 @@ def test_a_table_of_kinds_that_does_not_tell(root, change, said):
     path.unlink() if change is None else path.write_bytes("\n".join(change(rows)).encode("latin-1"))
     with pytest.raises(DataError, match=said):
         open_images("isic", root=root, size=32)
+
+
+# A layout that no set has yet
+
+ANIMALS = {"a": ("cat",), "b": ("cat", "dog"), "c": ("dog",)}
+
+
+def test_masks_in_a_folder_for_each_class_beside_one_folder_of_images(tmp_path):
+    layout = Layout(
+        "x", ["x/images/{name}.jpg"], ["x/masks/{class}/{name}.png"], {"cat": "cat", "dog": "dog"}, read=read_mask
+    )
+    files = {n: (f"x/images/{n}.jpg", {c: f"x/masks/{c}/{n}.png" for c in shown}) for n, shown in ANIMALS.items()}
+    tree = trees.masks(tmp_path, files)
+    places = find(layout, tmp_path).files
+    assert {n: set(place.labels) for n, place in places.items()} == {n: set(shown) for n, shown in ANIMALS.items()}
+    for n, place in places.items():
+        assert np.array_equal(read_labels(place, layout.ids), tree.labels[n])
 
 
 # Chest X-rays: the part that published numbers are of

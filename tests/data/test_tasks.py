@@ -1,5 +1,6 @@
 """Tasks: what is learnt and what is asked, for both kinds; streams and sets of images; the check for leaks. 20 s."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -298,7 +299,7 @@ def test_a_fold_without_enough_images_shows_the_counts(world):
         "Fold 2 of pascal holds out diningtable 0, dog 8, horse 6, motorbike 0, person 0, and a class"
     )
     assert "needs 20 images to be tested. 105 of 119 images are left to train on, with 5 classes" in said
-    assert said.endswith("Folds with a class to test: 1. Choose one of them, or add images.")
+    assert said.endswith("Folds that can be learnt and tested: 1. Choose one of them, or add images.")
     with pytest.raises(DataError, match="PASCAL-5i has the folds 0, 1, 2 and 3; asked for 4"):
         open_task("pascal", fold=4, size=32)
 
@@ -392,6 +393,7 @@ def test_the_full_plans_run_on_what_is_drawn(world, plan, monkeypatch, tmp_path)
         found = experiment.test()
         assert set(found) == {*(["photo"] if config.data != "cdfss" else []), *config.targets}
         assert all(meter.compute().episodes == 2 for meter in found.values())
+        assert set(json.loads(experiment.record().read_bytes())["scores"]) == set(found)
 
 
 @pytest.mark.parametrize("source", [name for name in EPISODES if name != "coco"])

@@ -1,6 +1,8 @@
 """The toy world: the same picture for the same name, whatever the batch, the size or the device; scenes as promised."""
 
+import hashlib
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from fsslib.data.toyworld import (
     base_classes,
     fold_classes,
 )
-from fsslib.data.toyworld.classes import SILHOUETTE_OF, TEXTURE_OF
+from fsslib.data.toyworld.classes import ALL_NAMES, SILHOUETTE_OF, TEXTURE_OF, split_base_classes, split_classes
 from fsslib.data.toyworld.domains import blur
 from fsslib.data.toyworld.noise import clouds, uniform
 from fsslib.data.toyworld.surfaces import SILHOUETTES, TEXTURES
@@ -30,13 +32,35 @@ IDS = [f"c{c}-{n:06d}" for n, c in enumerate(CLASS_NAMES)]
 
 
 def test_classes_are_pairs_of_shared_parts():
-    assert len(set(zip(SILHOUETTE_OF, TEXTURE_OF))) == len(CLASS_NAMES) == 25
-    for of, parts in ((SILHOUETTE_OF, SILHOUETTES), (TEXTURE_OF, TEXTURES)):
+    assert len(set(zip(SILHOUETTE_OF, TEXTURE_OF))) == len(set(ALL_NAMES.values())) == 100
+    assert len(CLASS_NAMES) == 25
+    assert CLASS_NAMES.items() <= ALL_NAMES.items()
+    for of, parts in ((SILHOUETTE_OF[:25], SILHOUETTES), (TEXTURE_OF[:25], TEXTURES)):
         assert min(of.count(part) for part in range(len(parts))) >= 2
         for fold in FOLDS:
             tested, base = ([of[c - min(CLASS_NAMES)] for c in group(fold)] for group in (fold_classes, base_classes))
             assert len(set(tested)) == 5
             assert set(tested) <= set(base)
+
+
+def test_splits_have_classes_of_their_own_whose_parts_are_learnt_on_others():
+    tested, base = [[classes(split) for split in range(12)] for classes in (split_classes, split_base_classes)]
+    assert len({c for own in tested for c in own}) == 60
+    assert {c for own in tested for c in own}.isdisjoint(CLASS_NAMES), "none is a fold's"
+    assert max(Counter(c for own in base for c in own).values()) <= 3
+    for own, learnt in zip(tested, base):
+        assert (len(set(own)), len(set(learnt))) == (5, 15)
+        assert set(learnt).isdisjoint({*own, *fold_classes(DEVELOPMENT_FOLD)})
+        for of in (SILHOUETTE_OF, TEXTURE_OF):
+            asked, shown = ([of[c - min(ALL_NAMES)] for c in classes] for classes in (own, learnt))
+            assert len(set(asked)) == 5
+            assert set(asked) <= set(shown)
+            assert max(Counter(shown).values()) <= 3
+    # Frozen: results are of these classes.
+    listed = f"{tested} {base}"
+    assert hashlib.sha256(listed.encode()).hexdigest().startswith("b4f3ca47d5d5cf5f")
+    with pytest.raises(ValueError, match="has splits 0 to 11; found split 12"):
+        split_classes(12)
 
 
 def test_folds_are_disjoint_and_development_is_never_trained_on():
@@ -190,7 +214,7 @@ def test_bad_names_are_refused(bad):
         (lambda: ToyWorld(size=8), "16 pixels or more; found 8"),
         (lambda: ToyWorld(distractors=[7]), r"Not toy classes: \[7\]"),
         (lambda: open_task("toy", fold=7), "folds 0 to 3"),
-        (lambda: open_task("cocoa"), "toy, pascal"),
+        (lambda: open_task("cocoa"), "toy, toy_splits, pascal"),
     ],
 )
 def test_bad_requests_say_what_there_is(ask, said):

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from fsslib.data.toyworld.classes import (
+    ALL_NAMES,
     CLASS_NAMES,
     DEVELOPMENT_FOLD,
     TEST_FOLDS,
     base_classes,
     fold_classes,
+    split_base_classes,
+    split_classes,
 )
 from fsslib.data.toyworld.domains import DEVELOPMENT_DOMAIN, DOMAINS, SOURCE_DOMAIN, TARGET_DOMAINS
 from fsslib.data.toyworld.scenes import Scene, compose, draw, tiles
@@ -36,6 +39,8 @@ __all__ = [
     "ToyWorld",
     "base_classes",
     "fold_classes",
+    "split_base_classes",
+    "split_classes",
 ]
 
 _IMAGES_PER_NAME = 1_000_000
@@ -53,7 +58,7 @@ class ToyWorld:
     """
 
     name = "toy"
-    class_names = CLASS_NAMES
+    class_names = ALL_NAMES
 
     def __init__(
         self,
@@ -66,8 +71,8 @@ class ToyWorld:
     ):
         if domain not in DOMAINS:
             raise ValueError(f"The toy world has the domains {', '.join(DOMAINS)}; found {domain!r}.")
-        if unknown := [c for c in distractors if c not in CLASS_NAMES]:
-            raise ValueError(f"Not toy classes: {unknown}; toy classes are {min(CLASS_NAMES)} to {max(CLASS_NAMES)}.")
+        if unknown := [c for c in distractors if c not in ALL_NAMES]:
+            raise ValueError(f"Not toy classes: {unknown}; toy classes are {min(ALL_NAMES)} to {max(ALL_NAMES)}.")
         if size < 16:
             raise ValueError(f"Toy images need a side of 16 pixels or more; found {size}.")
         self.domain, self.size, self.world_seed, self.device = domain, size, world_seed, torch.device(device)
@@ -159,7 +164,7 @@ def _parse(image_id: str) -> tuple[tuple[int, ...], int]:
     """The classes an image must hold, and its seed."""
     match = _IMAGE_ID.fullmatch(image_id)
     wanted = tuple(int(c[1:]) for c in match[1].split("+")) if match and match[1] != "none" else ()
-    if not match or any(c not in CLASS_NAMES for c in wanted) or len(wanted) > 4:
+    if not match or any(c not in ALL_NAMES for c in wanted) or len(wanted) > 4:
         raise ValueError(
             f"{image_id!r} is not a toy image id; ids look like c1007-000123, c1007+c1012-000123 or none-000123."
         )
