@@ -65,6 +65,10 @@ class TestStreams:
         counts = [numbers_in(small.batch(0)).count(n) for n in range(3)]
         assert sorted(counts) == [2, 3, 3]
 
+    def test_a_stream_of_nothing_is_refused(self):
+        with pytest.raises(ValueError, match="A stream needs at least one image; numbers was left with none"):
+            ImageStream(Numbers(3), (), 2)
+
     def test_among_restricts_the_source_and_leaves_the_target(self):
         source = Numbers(30)
         pair = PairStream(ImageStream(source, source.ids, 4, "s"), ImageStream(source, source.ids[:5], 4, "t"))
