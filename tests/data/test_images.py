@@ -19,6 +19,13 @@ from tests.data.trees import draw_camvid, draw_coco, draw_fss, draw_pascal, draw
 CAR, CAT, DOG = 7, 8, 12
 NAMES = {CAR: "car", CAT: "cat", DOG: "dog"}
 
+any_question = given(
+    ways=st.integers(1, 3),
+    shots=st.integers(1, 3),
+    presence=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+
 
 # What an image shows
 
@@ -81,12 +88,7 @@ def test_labels_stay_on_their_images_at_any_aspect_ratio(height, width, size, se
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    ways=st.integers(1, 3),
-    shots=st.integers(1, 3),
-    presence=st.sampled_from([0.0, 0.5, 1.0]),
-    seed=st.integers(0, 10**6),
-)
+@any_question
 def test_every_episode_is_valid(ways, shots, presence, seed):
     made = halves({CAR: 5, CAT: 4, DOG: 6}, NAMES)
     options = {"ways": ways, "shots": shots, "seed": str(seed), "presence_probability": presence}
@@ -154,12 +156,7 @@ def test_unknown_classes_and_too_few_images():
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    ways=st.integers(1, 3),
-    shots=st.integers(1, 3),
-    presence=st.sampled_from([0.0, 0.5, 1.0]),
-    seed=st.integers(0, 10**6),
-)
+@any_question
 def test_supports_come_from_other_groups_than_the_query(ways, shots, presence, seed):
     images = {c: [f"{video}{c}{k}" for video in "uvw" for k in range(2 + c)] for c in range(5)}
     groups = {i: i[0] for members in images.values() for i in members}
