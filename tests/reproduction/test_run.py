@@ -1,9 +1,9 @@
 """The runner on small notebooks: what it refuses, what counts as success, what it leaves behind. About 20 s."""
 
-import functools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,8 +17,8 @@ import pytest
 from fsslib import paths
 from fsslib.reproduction import run as runner
 from fsslib.reproduction.config import RunConfig, parse
-from fsslib.reproduction.run import NOTEBOOK, RunError, RunInterrupted, check_notebook, run
-from tests.reproduction.made_notebook import COUNT, DEFAULTS, WRITE_RESULT, wait_for, write_notebook
+from fsslib.reproduction.run import NOTEBOOK, RunError, check_notebook, run
+from tests.reproduction.made_notebook import COUNT, DEFAULTS, WRITE_RESULT, write_notebook
 
 
 @pytest.fixture
@@ -200,11 +200,30 @@ def test_after_a_killed_runner_the_next_waits_for_its_kernel_and_tidies_up(tmp_p
     assert files_in(tmp_path) == {"checkpoint.pt"}
 
 
+INTERRUPTED = """
+import signal, sys, time
+from pathlib import Path
+from fsslib.reproduction.config import RunConfig
+from fsslib.reproduction.run import RunInterrupted, run
+
+# A test run in the background of a shell starts with SIGINT ignored, and its kernels would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+before, config, force = signal.getsignal(signal.SIGTERM), RunConfig(output=sys.argv[1]), sys.argv[3] == "True"
+try:
+    run(config, notebook=sys.argv[2], force=force)
+except RunInterrupted as interrupt:
+    print(interrupt)
+assert signal.getsignal(signal.SIGTERM) == before
+while (config.folder / "checkpoint.pt").read_text() != "step 7":
+    time.sleep(0.1)
+assert not (config.folder / "a.ipynb").exists()
+run(config, notebook=sys.argv[2])
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_reaches_the_training_cell_which_saves(config, run_cells, number, request):
-    # A test run in the background of a shell starts with SIGINT ignored, and its kernels would inherit that.
-    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_an_interrupt_reaches_the_training_cell_which_saves(config, tmp_path, number):
+    """In a process of its own: a signal that comes a moment too late must not end the tests."""
     train = f"""
 import os, pathlib, time
 saved = pathlib.Path(output, "checkpoint.pt")
@@ -220,14 +239,16 @@ else:
         saved.write_text("step 7")
         raise
 """
-    before = signal.getsignal(signal.SIGTERM)
     force = number == signal.SIGTERM
-    with pytest.raises(RunInterrupted, match=f"The same call {'without force ' * force}goes on from its checkpoint"):
-        run_cells(train, WRITE_RESULT, force=force)
-    assert signal.getsignal(signal.SIGTERM) == before
-    wait_for(lambda: (config.folder / "checkpoint.pt").read_text() == "step 7", 60)
-    assert not (config.folder / "a.ipynb").exists()
-    run_cells(train, WRITE_RESULT)
+    notebook = write_notebook(tmp_path / "a.ipynb", train, WRITE_RESULT)
+    told = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, config.output, notebook, str(force)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.returncode == 0, told.stderr
+    assert f"The same call {'without force ' * force}goes on from its checkpoint" in told.stdout
     assert "resumed" in (config.folder / "a.ipynb").read_text()
     assert not (config.folder / "a.partial.ipynb").exists()
 
