@@ -51,7 +51,8 @@ def open_task(
     - "cdfss": all classes of PASCAL are trained on, and only targets are tested.
     - "untrained": the real data set `source` alone, every class with FEWEST_IMAGES tested and none trained on;
       "pascal_all" so with PASCAL and more images a class.
-    - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development.
+    - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development. In
+      "streets_spoilt" every tenth image of the game is bad: what a selection of images should find.
     - "cityscapes": "gta5" or "synthia" to Cityscapes, K labelled images of every city, tested on the val split.
     - "camvid": CamVid from "day" to "dusk". "streets_camvid": the toy streets' "game" to CamVid's "day".
 
@@ -159,6 +160,14 @@ DATA_SETS = {
         default_targets=("cities",),
         adapts=True,
         opener="worlds",
+    ),
+    "streets_spoilt": DataSet(
+        "the toy streets, every tenth image of the game turned upside down without its labels: a control",
+        sources=("game",),
+        targets=("cities", "meadow"),
+        default_targets=("cities",),
+        adapts=True,
+        opener="worlds:streets",
     ),
     "camvid": DataSet(
         "CamVid, filmed from a car: from drives by day to one at dusk",

@@ -73,7 +73,9 @@ class RunConfig(BaseModel):
     )
     fold: int = Field(0, description="The fold whose classes are held out for the test.")
     ways: int = Field(1, ge=1, description="Classes asked for in one episode.")
-    shots: int = Field(1, ge=1, description="Labelled example images per class; per city in domain adaptation.")
+    shots: int = Field(
+        1, ge=0, description="Labelled example images per class; per city in domain adaptation, where 0 is none."
+    )
     image_size: int = Field(64, ge=16, description="Side of the square images, in pixels; the height of streets.")
     steps: int = Field(300, ge=0, description="Training steps; 0 tests the untrained network.")
     batch_size: int = Field(8, ge=1, description="Episodes per training step, or images of each domain.")
@@ -118,6 +120,8 @@ class RunConfig(BaseModel):
                 f"{self.data} is for domain adaptation, with one target and no ways; found targets "
                 f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
             )
+        if not self.shots and not facts.adapts:
+            raise ValueError(f"an episode of {self.data} shows at least one example; found shots 0")
         fixed = f"{self.data} has fixed test images" if facts.adapts else ""
         if self.draw and PROTOCOLS[self.protocol].episodes != "own":
             fixed = f"protocol {self.protocol} has fixed test episodes"

@@ -130,6 +130,7 @@ class Experiment:
                 "held_out_loss": best.loss,
                 "scores": {domain: _score(self.exams[domain], meter) for domain, meter in best.meters.items()},
             },
+            **({"measures": measures} if (measures := self.method.eval().measures(self.exams)) else {}),
             "floors": _floors(self.exams, self.meters, config.source),
             "training": {
                 "steps": len(history.rows),
