@@ -138,6 +138,8 @@ class AdaptationTask:
     target_ids_by_group: Mapping[str, tuple[str, ...]]
     tests: Mapping[str, ImageSet]
     held_out: ImageSet
+    part: tuple[int, int] = (0, 1)
+    """Which of how many disjoint parts of the target's images is labelled."""
 
     @property
     def train_classes(self) -> tuple[int, ...]:
@@ -151,7 +153,8 @@ class AdaptationTask:
 
     def labelled_targets(self, shots: int, seed: int) -> tuple[str, ...]:
         """The K images of each group; for K = 0 the UNLABELLED ones. Raises ValueError naming a group with fewer."""
-        group_of = {i: group for group, ids in self.target_ids_by_group.items() for i in ids}
+        number, parts = self.part if shots else (0, 1)
+        group_of = {i: group for group, ids in self.target_ids_by_group.items() for i in ids[number::parts]}
         drawn = k_per_group(group_of, group_of.__getitem__, shots or UNLABELLED, seed=f"target-{seed}")
         return tuple(i for ids in drawn.values() for i in ids)
 

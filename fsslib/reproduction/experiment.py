@@ -54,7 +54,8 @@ class Experiment:
     def task(self) -> FewShotTask | AdaptationTask:
         """What is learnt from and asked for. Raises DataError and ValueError as `open_task`."""
         c = self.config
-        return open_task(c.data, fold=c.fold, source=c.source, targets=c.targets, size=c.image_size, device=self.device)
+        where = {"fold": c.fold, "source": c.source, "targets": c.targets, "size": c.image_size, "device": self.device}
+        return open_task(c.data, **where, draw=c.draw, source_parts=c.source_parts, target_parts=c.target_parts)
 
     @cached_property
     def exams(self) -> dict[str, Exam]:
