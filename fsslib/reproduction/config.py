@@ -62,8 +62,8 @@ class RunConfig(BaseModel):
     backbone: str = Field("tiny", description="The network that makes features: a name out of fsslib.blocks.backbones.")
     weights: str = Field(
         "auto",
-        description="Weights the backbone starts from: none (random), imagenet, or a file; auto: the shipped ones, "
-        "trained on the fold's base classes, for tiny on toy, else none.",
+        description="Weights the backbone starts from: none (random), imagenet, or a file; auto: for tiny on toy and "
+        "toy_splits those trained on the fold's base classes, else none.",
     )
     recipe: str = Field("", description="How it is trained: a recipe's name or YAML file; empty: the method's own.")
     data: str = Field("toy", description="The data set: a name out of fsslib.data.")
@@ -159,7 +159,18 @@ class RunConfig(BaseModel):
         """`weights` with "auto" resolved."""
         if self.weights != "auto":
             return self.weights
-        return f"tiny-toy-fold{self.fold}.pt" if (self.data, self.backbone) == ("toy", "tiny") else "none"
+        if (self.data, self.backbone) == ("toy", "tiny"):
+            return f"tiny-toy-fold{self.fold}.pt"
+        return str(self.made_weights or "none")
+
+    @property
+    def made_weights(self) -> Path | None:
+        """The start weights that are not shipped but made when first wanted, by a job of the plan or by the run."""
+        if (self.weights, self.data, self.backbone) != ("auto", "toy_splits", "tiny"):
+            return None
+        from fsslib.training.pretrain import weights_file  # it needs torch
+
+        return weights_file(self.data, self.fold)
 
     @property
     def sha256(self) -> str:

@@ -28,6 +28,7 @@ from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.result import CHECKPOINT, FILE, SCHEMA_VERSION
 from fsslib.training.evaluate import evaluate, evaluate_best, mark_every_object, questions_at_once
 from fsslib.training.fit import History, fit
+from fsslib.training.pretrain import make_weights
 from fsslib.training.recipe import Recipe
 
 Exam = EpisodeSet | ImageSet
@@ -67,6 +68,8 @@ class Experiment:
     def method(self) -> Method:
         """The network; the seed fixes its initial weights."""
         c, options = self.config, {**self.task.method_options, **self.config.method_options}
+        if c.made_weights:
+            make_weights(c.data, c.fold)
         torch.manual_seed(c.seed)
         return build_method(c.method, backbone=c.backbone, weights=c.start_weights, **options)
 

@@ -190,18 +190,23 @@ def _snakemake(
     root, gpus, at_once = paths.project_root(), [] if profile else _gpus(), jobs or 1
     told = re.match(r"\s*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
     threads = int(told[1]) if told else 1 if profile else max(1, (cores or cpu_cores()) // at_once)
-    runs = {}
+    runs, weights = {}, {}
     for number, (_, config) in enumerate(reversed(plan.order())):
         folder = config.folder
         short = folder.relative_to(root / "runs") if folder.is_relative_to(root / "runs") else folder
         # Where there is no GPU, a run that wants one is to say so itself.
         gpu = config.device == "cuda" if profile else bool(gpus) and config.device != "cpu"
-        runs[str(short)] = {"parameters": str(folder / PARAMETERS), "priority": number, "gpu": int(gpu)}
+        # For a run that has ended nothing is made anew.
+        file = None if recorded(config) else config.made_weights
+        made = {str(file): [config.data, config.fold]} if file else {}
+        weights |= made
+        run = {"parameters": str(folder / PARAMETERS), "priority": number, "gpu": int(gpu), "weights": list(made)}
+        runs[str(short)] = run
     for _, config in waiting:
         (config.folder / LOG).unlink(missing_ok=True)
         write_atomically(config.folder / PARAMETERS, yaml.safe_dump(config.model_dump(mode="json")))
     given = plan.notes / "snakemake.json"
-    write_atomically(given, json.dumps({"runs": runs, "threads": threads, "root": str(root)}, indent=1))
+    write_atomically(given, json.dumps({"runs": runs, "weights": weights, "threads": threads, "root": str(root)}))
 
     command = [sys.executable, "-m", "fsslib.reproduction.scheduler", "--configfile", str(given)]
     command += ["--snakefile", str(Path(__file__).with_name("Snakefile")), "--directory", str(root / "runs")]
@@ -298,11 +303,15 @@ def seconds_of(config: RunConfig, measured: Sequence[Mapping[str, Any]]) -> tupl
     def questions(parameters: Mapping[str, Any]) -> int:
         return parameters["episodes"] * (1 + len(parameters["targets"]))
 
+    def of(parameters: Mapping[str, Any], name: str) -> Any:
+        value = parameters.get(name, _DEFAULTS[name])
+        return "toy" if value == "toy_splits" else value  # as much work
+
     wanted = config.model_dump(mode="json")
     device = "cuda" if config.device == "cuda" else choose_device(config.device)
     there = [row for row in measured if row["environment"]["device"] == device]
     for names in (_SAME_WORK, _ALIKE):
-        like = [row for row in there if all(row["config"].get(n, _DEFAULTS[n]) == wanted[n] for n in names)]
+        like = [row for row in there if all(of(row["config"], n) == of(wanted, n) for n in names)]
         rates = [row["training"]["seconds"] / row["training"]["steps"] for row in like if row["training"]["steps"]]
         if like and (rates or not config.steps):
             rest = [max(0, row["seconds"] - row["training"]["seconds"]) / questions(row["config"]) for row in like]
@@ -332,8 +341,13 @@ def forecast(plan: Plan, *, jobs: int = 1) -> str:
             f"results/{plan.name}.json holds {elsewhere} of these runs, whose folders are not here; running them again "
             "replaces their rows."
         )
+    if made := {config.made_weights for _, config in left if config.made_weights and not config.made_weights.exists()}:
+        from fsslib.training.pretrain import SECONDS
+
+        lines.append(f"First start weights are trained, once for each of {len(made)} splits, {_time(SECONDS)} each.")
     if seconds:
         unknown = len(left) - len(seconds)
+        seconds += [SECONDS for _ in made]
         more = f", and {_runs(unknown)} never measured" if unknown else ""
         total = _time(sum(seconds) / min(jobs, len(seconds)))
         lines.append(f"About {total} with {jobs} at a time, going by runs/ and results/{more}.")

@@ -2,24 +2,30 @@
 
 The papers start from ImageNet weights; the toy world has none, and from random weights SG-One learns to mark every
 object, whatever the support shows (notebook 20). These weights are the stand-in. They are trained on the base classes
-of a fold in the source domain, so nothing of the held-out classes, nor of any other domain, is in them.
+of a fold or a split in the source domain, so nothing of the held-out classes, nor of any other domain, is in them.
 
-    python -m fsslib.training.pretrain 0 1 2 3 4         writes data/weights/tiny-toy-fold0.pt and so on
+    python -m fsslib.training.pretrain toy 0 1 2 3 4     data/weights/tiny-toy-fold0.pt and so on, which are shipped
+    python -m fsslib.training.pretrain toy_splits 3      data/cache/weights/tiny-toy_splits-split3-HASH.pt
 """
 
+import hashlib
 import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import filelock
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsslib.blocks.backbones import Backbone, build_backbone
-from fsslib.data.toyworld import ToyWorld, base_classes
+from fsslib.data.cache import cache_root
+from fsslib.data.toyworld import ToyWorld, base_classes, split_base_classes
 from fsslib.episodes import VOID, LabelledImages
+from fsslib.files import replacing
 from fsslib.methods.base import Method
 from fsslib.paths import shipped
 from fsslib.training.fit import fit
@@ -63,22 +69,56 @@ class BaseImages:
         return LabelledImages(images, table[class_map], self.source.domain)
 
 
-def main(folds: Sequence[str]) -> int:
-    """Train `tiny` on the base classes of each fold in the source domain, and write its tensors for `build_backbone`.
+RULE = 1
+"""Number of the rule by which this file trains: cached weights of another rule are made anew."""
 
-    In half precision, which `build_backbone` reads and which moves no cosine by more than its third decimal.
+SECONDS = 27.0
+"""What one training takes on one thread of the processor that made results/toy_splits.json, for forecasts."""
+
+
+def weights_file(data: str, fold: int) -> Path:
+    """Where the weights of a fold ("toy", shipped) or a split ("toy_splits", named by all they depend on) are."""
+    if data == "toy":
+        return shipped("data") / "weights" / f"tiny-toy-fold{fold}.pt"
+    depends_on = f"{RULE} {split_base_classes(fold)} {Recipe.load('base_classes').model_dump_json()}"
+    digest = hashlib.sha256(depends_on.encode()).hexdigest()[:8]
+    return cache_root() / "weights" / f"tiny-{data}-split{fold}-{digest}.pt"
+
+
+def make_weights(data: str, fold: int) -> Path:
+    """Train `tiny` on the base classes of a fold or a split, unless the file is there, and return its path.
+
+    Processes that want the same file wait for one of them, at an empty lock beside it that stays. In half precision,
+    which `build_backbone` reads and which moves no cosine by more than its third decimal.
     """
-    for fold in map(int, folds):
-        classes = base_classes(fold)
+    file = weights_file(data, fold)
+    if file.exists():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{file}.lock"):
+        if file.exists():  # another process made it while this one waited
+            return file
+        print(f"{file} is trained first, once for all runs that start from it; about {SECONDS:.0f} s.", flush=True)
+        classes = base_classes(fold) if data == "toy" else split_base_classes(fold)
         torch.manual_seed(0)
         method = BaseClassifier(build_backbone("tiny"), len(classes))
-        images = BaseImages(ToyWorld(distractors=classes), classes)
-        fit(method, Recipe.load("base_classes"), {"source": images}, classes=classes)
+        images, threads = BaseImages(ToyWorld(distractors=classes), classes), torch.get_num_threads()
+        torch.set_num_threads(1)  # with more the digits are others, and it takes as long
+        try:
+            fit(method, Recipe.load("base_classes"), {"source": images}, classes=classes, progress=False)
+        finally:
+            torch.set_num_threads(threads)
         tensors = method.backbone.network.state_dict()
-        file = shipped("data") / "weights" / f"tiny-toy-fold{fold}.pt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}, file)
-        print(file.name)
+        with replacing(file) as handle:
+            torch.save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}, handle)
+    return file
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the weights of these folds or splits of a data set that are not there; to make them anew, delete them."""
+    data, *folds = arguments
+    for fold in folds:
+        print(make_weights(data, int(fold)))
     return 0
 
 

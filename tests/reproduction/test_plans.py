@@ -234,6 +234,30 @@ def test_a_result_stays_when_its_job_starts_late_or_fails(project):
 
 
 @pytest.mark.slow
+def test_start_weights_of_a_split_are_made_before_its_runs_once_and_disturb_none_that_ended(project):
+    recipe = project.site / "fsslib" / "training" / "recipes" / "base_classes.yaml"
+    recipe.write_text(recipe.read_text().replace("steps: 800", "steps: 2"))
+    text = ONE.replace("targets", "data: toy_splits, fold: [3, 5], seed: [0, 1], targets")
+    runs = project.plans(text)
+    look = "from fsslib.reproduction.config import RunConfig as R\n"
+    look += "assert R(data=data, fold=fold).made_weights.exists()"
+    project.trains(COUNT, look, RECORD)
+    assert len(project.carry_out(jobs=2, cores=2)) == 5
+    made = sorted((project.folder / "data" / "cache" / "weights").glob("*.pt"))
+    assert [file.name.split("-")[2] for file in made] == ["split3", "split5"]
+    log = project.folder / "runs" / ".plans" / "tried" / plans.LOG
+    assert log.read_text().count("is trained first") == 2
+
+    for file in made:
+        file.unlink()
+    project.plans(text.replace("[0, 1]", "[0, 1, 2]").replace("[3, 5]", "[3]"))
+    assert len(project.carry_out()) == 2
+    assert [file.exists() for file in made] == [True, False]
+    assert [log.read_text().count(f"rule {name}:") for name in ("start_weights", "one_run")] == [1, 1]
+    assert [(folder / "tries").read_text() for folder in runs] == ["x"] * 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupt_reaches_the_runs_which_save(project, number):
     """SIGTERM is passed on; after kill -9 Snakemake sees that its parent is gone."""
