@@ -59,7 +59,7 @@ class Control(Comparison):
 class Test(Comparison):
     """A comparison that tests a claim. `fixed`: whether it was written down before its runs were made, or after.
 
-    Where its `control` has a column of the same name that one counts, else its only column.
+    Of its `control` the column of the same name counts, or the only one; a column that has none there has no control.
     """
 
     __test__ = False  # it is none of pytest's
@@ -140,9 +140,10 @@ def judge(claim: Claim) -> list[Judgement]:
     """Every test of a claim in every column; a claim without tests gets one line that says so."""
     lines = [] if claim.tests else [Judgement(claim, None, "", None, {}, "not run")]
     for test in claim.tests:
-        controls = {line.column: line for line in _judged(claim, test.control)} if test.control else {}
+        controls = _judged(claim, test.control) if test.control else []
         for line in _judged(claim, test):
-            control = controls.get(line.column) or next(iter(controls.values()), None)
+            alike = (one for one in controls if len(controls) == 1 or one.column == line.column)
+            control = next(alike, None)
             word = line.word
             if control and line.interval and control.word != "holds":
                 word = "not run" if control.word == "not run" else "not testable here"
