@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from fsslib import paths
 from fsslib.reproduction.plans import read_rows
 from fsslib.reproduction.result import STRICT, Column, Runs, Selector, Unit, numbers
-from fsslib.reproduction.statistics import Interval, Verdict, holm, student_interval, verdict
+from fsslib.reproduction.statistics import Interval, Verdict, holm, needed, student_interval, verdict
 
 World = Literal["toy world", "small real data", "full data"]
 Word = Literal[Verdict, "not testable here", "not run"]
@@ -109,6 +109,13 @@ class Judgement:
     word: Word
     control: "Judgement | None" = None
 
+    @property
+    def told(self) -> str:
+        """The word, and what it lacks: the n that would be needed, or what the control showed."""
+        if self.word == "inconclusive" and self.interval.error:
+            return f"{self.word}, needs n = {needed(self.interval)}"
+        return f"{self.word}: {self.control.interval}" if self.word == "not testable here" else self.word
+
 
 def load_claims(path: Path | None = None) -> list[Claim]:
     """The claims of the package, or of another YAML file. Raises ValueError, as pydantic's, naming what is wrong."""
@@ -176,11 +183,19 @@ def compare(
     return gaps, intervals, holm({name: i.p for name, i in intervals.items() if i.p is not None})
 
 
-def counted(claims: Sequence[Claim]) -> dict[str, dict[str, int]]:
+def counted(lines: Sequence[Judgement]) -> dict[str, dict[str, int]]:
     """For each world the number of comparisons, a column of a test each, by verdict."""
-    lines = [line for claim in claims for line in judge(claim) if line.test]
-    by_world = {world: Counter(line.word for line in lines if line.test.world == world) for world in get_args(World)}
-    return {world: {word: found[word] for word in WORDS} for world, found in by_world.items()}
+    found = {world: Counter(x.word for x in lines if x.test and x.test.world == world) for world in get_args(World)}
+    return {world: {word: words[word] for word in WORDS} for world, words in found.items()}
+
+
+def in_numbers(lines: Sequence[Judgement]) -> str:
+    """How many comparisons there are in each world, and how many of them have which verdict, as text."""
+    told = []
+    for world, words in counted(lines).items():
+        each = ", ".join(f"{count} {word}" for word, count in words.items() if count)
+        told.append(f"{world}, {sum(words.values())} comparisons: {each}")
+    return ". ".join(told)
 
 
 RULE = (
@@ -194,10 +209,5 @@ RULE = (
 
 
 if __name__ == "__main__":
-    found = counted(load_claims())
-    if sys.argv[1:] == ["--json"]:
-        print(json.dumps(found, indent=1))
-    else:
-        for world, words in found.items():
-            told = ", ".join(f"{count} {word}" for word, count in words.items() if count)
-            print(f"{world}, {sum(words.values())} comparisons: {told}")
+    judged = [line for claim in load_claims() for line in judge(claim)]
+    print(json.dumps(counted(judged), indent=1) if sys.argv[1:] == ["--json"] else in_numbers(judged))

@@ -96,7 +96,7 @@ def equivalent(difference: Interval) -> bool:
     """
     if difference.error is None:
         return False
-    return abs(difference.mean) + stats.t.ppf(1 - ALPHA, difference.n - 1) * difference.error < MARGIN
+    return bool(abs(difference.mean) + stats.t.ppf(1 - ALPHA, difference.n - 1) * difference.error < MARGIN)
 
 
 def needed(difference: Interval) -> int:

@@ -33,7 +33,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from fsslib import paths
 from fsslib.data.catalogue import CATALOGUE
 from fsslib.files import write_atomically
-from fsslib.reproduction.claims import RULE, WORDS, Judgement, World, compare, judge, load_claims
+from fsslib.reproduction.claims import RULE, WORDS, Judgement, World, compare, in_numbers, judge, load_claims
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, read_rows, shipped_plans
 from fsslib.reproduction.result import STRICT, Column, Row, Runs, Selector, chosen, numbers
@@ -121,7 +121,7 @@ def cell(runs: Runs, asked: Selector) -> str:
 
 
 def _difference(runs: Runs, columns: Sequence[Selector], label: str, baseline: str) -> tuple[str, ...]:
-    _, intervals, p = compare(runs, columns, Selector(label=label), Selector(label=baseline))
+    _, intervals, p = compare(runs, columns, Selector(label=label), Selector(label=baseline), "draw")
     told = {name: f", p {p[name]:.3f}" if p[name] >= 0.001 else ", p < 0.001" for name in p}
     cells = {name: f"{interval}{told.get(name, '')}" for name, interval in intervals.items()}
     return (f"{label} minus {baseline}", *(cells.get(column.name, "–") for column in columns))
@@ -199,7 +199,8 @@ def claims_summary() -> Table:
         for claim, lines in judged
     ]
     head = ("claim", "the paper says", *(f"here, {world}" for world in worlds))
-    note = f"{RULE} † Chosen when the numbers were known: a question for new runs."
+    lines = [line for _, found in judged for line in found]
+    note = f"In numbers: {in_numbers(lines)}. {RULE} † Chosen when the numbers were known: a question for new runs."
     return Table(_lists()["claims"]["title"], head, tuple(rows), note)
 
 
@@ -209,7 +210,7 @@ def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
     run = (x for x in lines if x.interval and x.test.world == world)
     for (compared, _), group in groupby(run, lambda x: (x.test.compared, x.test.plan)):
         group = list(group)
-        steps = {w: [f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == w] for w in WORDS[:3]}
+        steps = {w: [f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == w] for w in WORDS[:-1]}
         said = [f"{word} in {', '.join(found)}" for word, found in steps.items() if found]
         counts = sorted({x.interval.n for x in group})
         mark = "" if group[0].test.fixed == "before" else "† "
