@@ -102,7 +102,7 @@ class Judgement:
     """
 
     claim: Claim
-    test: Test | None
+    test: Comparison | None
     column: str
     interval: Interval | None
     gaps: Mapping[Unit, float]
