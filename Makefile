@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 PLAN ?= laptop
+MINUTES ?= 8
 
 .DEFAULT_GOAL := help
 .PHONY: help tutorial test numerics bench gpu reproduce notebooks lab clean
@@ -16,7 +17,7 @@ help:
 	@echo "make test            every test, the notebooks among them, and the linter"
 	@echo "make numerics        the tests under other arithmetics: other processors, another torch; writes results/numerics.json"
 	@echo "make bench           speed and memory, as ratios, on an idle machine; writes results/bench.json"
-	@echo "make gpu             on a machine with a GPU: tests on CUDA, throughput, a plan; packs report/results-gpu.tgz"
+	@echo "make gpu             on a machine with a GPU, in MINUTES=8: tests, throughput, two plans; packs report/results-gpu.tgz"
 	@echo "make reproduce       the runs behind a table of results: PLAN=laptop, or another of its plans"
 	@echo "make lab             JupyterLab on the notebooks"
 	@echo "make notebooks       run the teaching notebooks and the solutions in place, before a commit"
@@ -36,7 +37,7 @@ bench: $(INSTALLED)
 	@$(BIN)/python -m tests.benchmarks.measure
 
 gpu: $(INSTALLED)
-	@$(BIN)/python -m tests.gpu
+	@$(BIN)/python -m tests.gpu --minutes $(MINUTES)
 
 reproduce: $(INSTALLED)
 	@$(BIN)/fsslib reproduce $(PLAN)

@@ -159,9 +159,8 @@ class RunConfig(BaseModel):
         """`weights` with "auto" resolved."""
         if self.weights != "auto":
             return self.weights
-        if (self.data, self.backbone) == ("toy", "tiny"):
-            return f"tiny-toy-fold{self.fold}.pt"
-        return str(self.made_weights or "none")
+        shipped = f"tiny-toy-fold{self.fold}.pt" if (self.data, self.backbone) == ("toy", "tiny") else "none"
+        return str(self.made_weights or shipped)
 
     @property
     def made_weights(self) -> Path | None:

@@ -190,23 +190,21 @@ def _snakemake(
     root, gpus, at_once = paths.project_root(), [] if profile else _gpus(), jobs or 1
     told = re.match(r"\s*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
     threads = int(told[1]) if told else 1 if profile else max(1, (cores or cpu_cores()) // at_once)
-    runs, weights = {}, {}
+    runs = {}
     for number, (_, config) in enumerate(reversed(plan.order())):
         folder = config.folder
         short = folder.relative_to(root / "runs") if folder.is_relative_to(root / "runs") else folder
         # Where there is no GPU, a run that wants one is to say so itself.
         gpu = config.device == "cuda" if profile else bool(gpus) and config.device != "cpu"
         # For a run that has ended nothing is made anew.
-        file = None if recorded(config) else config.made_weights
-        made = {str(file): [config.data, config.fold]} if file else {}
-        weights |= made
-        run = {"parameters": str(folder / PARAMETERS), "priority": number, "gpu": int(gpu), "weights": list(made)}
-        runs[str(short)] = run
+        weights = [str(config.made_weights)] if config.made_weights and not recorded(config) else []
+        how = {"parameters": str(folder / PARAMETERS), "weights": weights}
+        runs[str(short)] = how | {"priority": number, "gpu": int(gpu)}
     for _, config in waiting:
         (config.folder / LOG).unlink(missing_ok=True)
         write_atomically(config.folder / PARAMETERS, yaml.safe_dump(config.model_dump(mode="json")))
     given = plan.notes / "snakemake.json"
-    write_atomically(given, json.dumps({"runs": runs, "weights": weights, "threads": threads, "root": str(root)}))
+    write_atomically(given, json.dumps({"runs": runs, "threads": threads, "root": str(root)}))
 
     command = [sys.executable, "-m", "fsslib.reproduction.scheduler", "--configfile", str(given)]
     command += ["--snakefile", str(Path(__file__).with_name("Snakefile")), "--directory", str(root / "runs")]

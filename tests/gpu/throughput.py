@@ -1,18 +1,24 @@
 """What a GPU makes of the networks: questions a second, in evaluation and in training, and its share of what it can do.
 
 The yardstick is measured in the same process: a product of two large matrices in the same number format.
+`python -m tests.gpu.throughput FILE` writes the table anew with every row: who stops it has those that were measured.
 """
 
+import contextlib
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsslib.blocks.backbones import build_backbone
+from fsslib.files import write_atomically
 from fsslib.reproduction.environment import device_name, package_versions
 from fsslib.training.pieces import step_in_pieces
 from fsslib.training.recipe import Recipe
@@ -72,7 +78,7 @@ def training_rate(network: Network, device: str, dtype: torch.dtype, size: int, 
     return batch / seconds_of(work, device, turns)
 
 
-def report(device: str, *, tiny: bool = False) -> dict[str, Any]:
+def report(file: Path, device: str, *, tiny: bool = False) -> dict[str, Any]:
     """The whole table, a line of it each; `tiny` is for trying out."""
     dtype, turns = torch.bfloat16, 1 if tiny else 5
     size, batch, side, backbone = (32, 2, 64, "tiny") if tiny else (400, 16, 8192, "resnet50")
@@ -85,26 +91,32 @@ def report(device: str, *, tiny: bool = False) -> dict[str, Any]:
         f"of that (goal {GOAL:.0%})",
         flush=True,
     )
-    rows = []
-    for network in NETWORKS:
-        keep = network.backbone.startswith("resnet") and not tiny
-        here = replace(network, backbone=backbone, options=network.options if keep else {})
-        row = asdict(cost(here, size, batch=batch, turns=turns, device=device, dtype=dtype, channels_last=True))
-        row |= {"share": 2 * row["macs"] * row["per_second"] / peak}
-        row |= {"trained_per_second": training_rate(here, device, dtype, size, 8 if not tiny else 2, turns)}
-        rows.append(row)
-        print(
-            f"{row['title']:12} {row['per_second']:8.1f} {row['per']}s/s, {row['share']:.0%} of the product's rate; "
-            f"training {row['trained_per_second']:.1f} {row['per']}s/s",
-            flush=True,
-        )
-    return {
+    table = {
         "schema_version": 1,
         "device": device_name(device),
         "dtype": "bfloat16",
         "size": size,
         "product_operations_per_second": peak,
         "backbone": {"name": backbone, "images_per_second": images, "share": operations / peak, "goal": GOAL},
-        "networks": rows,
+        "networks": [],
         "versions": package_versions(("torch", "torchvision", "numpy")),
     }
+    for network in NETWORKS:
+        keep = network.backbone.startswith("resnet") and not tiny
+        here = replace(network, backbone=backbone, options=network.options if keep else {})
+        row = asdict(cost(here, size, batch=batch, turns=turns, device=device, dtype=dtype, channels_last=True))
+        row |= {"share": 2 * row["macs"] * row["per_second"] / peak}
+        row |= {"trained_per_second": training_rate(here, device, dtype, size, 8 if not tiny else 2, turns)}
+        table["networks"].append(row)
+        write_atomically(file, json.dumps(table, indent=1) + "\n")
+        print(
+            f"{row['title']:12} {row['per_second']:8.1f} {row['per']}s/s, {row['share']:.0%} of the product's rate; "
+            f"training {row['trained_per_second']:.1f} {row['per']}s/s",
+            flush=True,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        report(Path(sys.argv[1]), "cpu" if "--tiny" in sys.argv else "cuda", tiny="--tiny" in sys.argv)
