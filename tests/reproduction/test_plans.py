@@ -1,4 +1,4 @@
-"""Plans through Snakemake, on notebooks that train nothing: what is repeated, tried again, named, interrupted. 100 s."""
+"""Plans through Snakemake, on notebooks that train nothing: what is repeated, tried again, named, stopped. 100 s."""
 
 import json
 import os
