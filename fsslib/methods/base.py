@@ -23,6 +23,7 @@ class Optimizer(Protocol):
     def step(self) -> Any: ...
 
 
+Kept = Mapping[str, Tensor] | None
 Optimizers = Mapping[str, Optimizer]
 ReleasedNames = Sequence[tuple[str, str | None]]
 
@@ -53,6 +54,9 @@ class Method(nn.Module):
 
     encodes_alike: bool = True
     """Whether `encode` gives the same for the same image in evaluation mode, so that `evaluate` may keep it."""
+
+    keeps: str = ""
+    """Of what `keep_features` keeps what `frozen` gives: "images", or "supports" too, where masks change it."""
 
     released_names: ReleasedNames = ()
     """What the authors' checkpoint calls its tensors, as pairs for `methods.released.rename`; none is to be had."""
@@ -124,9 +128,16 @@ class Method(nn.Module):
 
     def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `decode` needs of an episode: supports with the axes [B, N, K], and queries."""
-        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
-        lead = batch.support_masks.shape[:3]
-        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
+        lead, masks = batch.support_masks.shape[:3], batch.support_masks.flatten(0, 2)
+        parts = (slice(len(masks)), slice(len(masks), None))
+        shown, asked = ({"kept": together(batch, part)} if batch.kept else {} for part in parts)
+        support = self.encode(batch.support_images.flatten(0, 2), masks, **shown)
+        query = self.encode(batch.query_images, **asked)
+        return {name: values.unflatten(0, lead) for name, values in support.items()}, query
+
+    def frozen(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """What training may keep of images, by name: see `keeps`. Default: what the backbone's frozen stages give."""
+        return self.backbone.frozen(images)
 
     def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
         """`predict` from what `encode` gave. A method that overrides the one overrides the other."""
@@ -173,6 +184,13 @@ class BinaryMethod(Method):
             return logits
         flat = F.interpolate(logits.flatten(0, 1), size, mode="bilinear", align_corners=self.align_corners)
         return flat.unflatten(0, logits.shape[:2])
+
+
+def together(batch: Episode, part: slice = slice(None)) -> Tensor | dict[str, Tensor]:
+    """Supports, then queries, as a backbone takes them, or a part of these: what is kept of them, or else images."""
+    if batch.kept is None:
+        return torch.cat([batch.support_images.flatten(0, 2), batch.query_images])[part]
+    return {name: torch.cat([k[:, :-1].flatten(0, 1), k[:, -1]])[part].float() for name, k in batch.kept.items()}
 
 
 def way_labels(batch: Episode) -> Int[Tensor, "B N H W"]:
