@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fsslib.blocks.backbones import tensors_sha256
 from fsslib.blocks.similarity import merge_ways
 from fsslib.episodes import VOID, Episode
 
@@ -138,6 +139,11 @@ class Method(nn.Module):
     def frozen(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
         """What training may keep of images, by name: see `keeps`. Default: what the backbone's frozen stages give."""
         return self.backbone.frozen(images)
+
+    def frozen_as(self) -> str:
+        """What else that depends on: the code, the network and its weights."""
+        network = self.backbone.network
+        return f"{type(self).frozen.__qualname__} {network} {tensors_sha256(network.state_dict())}"
 
     def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
         """`predict` from what `encode` gave. A method that overrides the one overrides the other."""

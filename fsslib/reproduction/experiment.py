@@ -16,6 +16,7 @@ import torch
 
 from fsslib.blocks.backbones import tensors_sha256
 from fsslib.data import open_task
+from fsslib.data.keep import keep_features
 from fsslib.data.streams import ImageSet
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.episodes import EpisodeSet
@@ -28,7 +29,6 @@ from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.result import CHECKPOINT, FILE, SCHEMA_VERSION
 from fsslib.training.evaluate import evaluate, evaluate_best, mark_every_object, questions_at_once
 from fsslib.training.fit import History, fit
-from fsslib.training.keep import keep_features
 from fsslib.training.recipe import Recipe
 
 Exam = EpisodeSet | ImageSet

@@ -13,6 +13,7 @@ from PIL import Image
 from fsslib.blocks.backbones import replace_stride_with_dilation
 from fsslib.data import cache, open_task
 from fsslib.data.images import LabelledImageSet
+from fsslib.data.keep import keep_features
 from fsslib.data.layouts import Layout, find
 from fsslib.episodes import EpisodeStream
 from fsslib.files import DataError
@@ -21,7 +22,6 @@ from fsslib.reproduction.config import RunConfig
 from fsslib.reproduction.experiment import Experiment
 from fsslib.reproduction.result import read_result
 from fsslib.training.fit import fit
-from fsslib.training.keep import keep_features
 from fsslib.training.recipe import Recipe
 from tests.training.test_training import equal, interrupted
 

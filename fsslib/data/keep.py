@@ -8,38 +8,33 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fsslib.blocks.backbones import tensors_sha256
 from fsslib.data.cache import array_cache
 from fsslib.data.images import LabelledImageSet, way_labels
 from fsslib.episodes import EpisodeRow, EpisodeStream
 from fsslib.files import DataError
-from fsslib.methods.base import Method
-from fsslib.training.fit import Stream
 
 
-def keep_features(method: Method, stream: Stream, *, root: Path | None = None) -> Stream:
+def keep_features(method: Any, stream: Any, *, root: Path | None = None) -> Any:
     """The stream with `Episode.kept`, where the first stages of a method are frozen and its images lie in files.
 
     Features are made now, on the method's device, unless `fsslib.data.cache` has them: of the same files, size, network
     and weights. Their size on disk and in memory is printed before. Where there are none to keep, or the disk has no
     room, that is printed and the stream stays as it is. Raises DataError for features that half precision cannot hold.
     """
-    images, name, device = getattr(stream, "source", None), type(method).__name__, next(method.parameters()).device
-    if not (isinstance(stream, EpisodeStream) and isinstance(images, LabelledImageSet) and method.keeps):
+    name, device, supports = type(method).__name__, next(method.parameters()).device, method.keeps == "supports"
+    if not (method.keeps and isinstance(stream, EpisodeStream) and isinstance(stream.source, LabelledImageSet)):
         print(f"{name} keeps no features: that is for episodes of images in files, and stages that learn nothing.")
         return stream
-
-    def key(image_id: str, c: int) -> str:
-        return f"{c} {image_id}" if method.keeps == "supports" else image_id
-
-    shown = [(i, c) for c in stream.classes for i in images.images_by_class[c]]
-    asked = [i for i, _ in shown] if stream.presence_probability == 1 else images.ids
-    items = {key(i, c): (i, c) for i, c in shown} | {i: (i, None) for i in asked}
+    images, classes = stream.source, stream.classes
+    keys = {(i, c): f"{c} {i}" if supports else i for c in classes for i in images.images_by_class[c]}
+    asked = [i for i, _ in keys] if stream.presence_probability == 1 else images.ids
+    items = {key: pair for pair, key in keys.items()} | {i: (i, None) for i in asked}
 
     @torch.no_grad()
     def features(item: str) -> dict[str, Tensor]:
@@ -62,16 +57,17 @@ def keep_features(method: Method, stream: Stream, *, root: Path | None = None) -
         f"{size * len(items) / 1e9:.2f} GB on disk, and in memory {batch / 1e6:.0f} MB a batch.",
         flush=True,
     )
-    files, network = {item: images.files[i].files for item, (i, _) in items.items()}, method.backbone.network
-    about = f"{images.size} {images.fit} {images.on_top} {device.type} {type(method).frozen.__qualname__} {arrays} "
-    about += f"{method.backbone.name} {network} {tensors_sha256(network.state_dict())}"
+    files = {item: images.files[image_id].files for item, (image_id, _) in items.items()}
+    about = f"{images.size} {images.fit} {images.on_top} {device.type} {arrays} {method.frozen_as()}"
     how = {"about": about, "does": "encoded", "threads": 1, "root": root}
-    cache = array_cache(f"{images.name}-{name}", files, lambda item: tuple(features(item).values()), arrays, **how)
+    cache = array_cache(
+        f"{images.name}-{method.backbone.name}", files, lambda item: tuple(features(item).values()), arrays, **how
+    )
 
     def read(rows: Sequence[EpisodeRow]) -> Mapping[str, Tensor]:
         wanted = []
         for row in rows:
-            wanted += [key(i, c) for c, way in zip(row.classes, row.supports) for i in way] + [row.query]
+            wanted += [keys[i, c] for c, way in zip(row.classes, row.supports) for i in way] + [row.query]
         return {stage: value.unflatten(0, (len(rows), -1)) for stage, value in cache.batch(wanted).items()}
 
     return stream if cache is None else replace(stream, source=images._copy(kept=read))
