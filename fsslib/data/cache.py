@@ -57,18 +57,16 @@ def array_cache(
     *,
     about: str = "",
     does: str = "decoded",
-    threads: int | None = None,
     root: Path | None = None,
 ) -> ArrayCache | None:
     """What `prepare` makes of each image of a set, once; the place and size are printed.
 
     `files` names the files of each image, `arrays` the kind and shape of what is made, `about` says what else that
-    depends on. The entry serves as long as the files have the sizes and times of then. So many threads are at it, by
-    default one for each core that this process may use. Returns None, and says so, where the disk has no room for it.
-    What `prepare` raises leaves no entry.
+    depends on. The entry serves as long as the files have the sizes and times of then. A thread for each core that this
+    process may use is at it. Returns None, and says so, where the disk has no room for it. What `prepare` raises leaves
+    no entry.
     """
-    root = cache_root() if root is None else root
-    ids = list(files)
+    root, ids = cache_root() if root is None else root, list(files)
     listed = "\n".join([f"{RULE} {about}", *(f"{i} {p}" for i in ids for p in files[i])])
     folder = root / f"{name}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
 
@@ -94,7 +92,7 @@ def array_cache(
             return times
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        with ThreadPoolExecutor(threads or cores) as pool:
+        with ThreadPoolExecutor(cores) as pool:
             done = tqdm(pool.map(work, range(len(ids))), f"{name}, {does}", len(ids), leave=False, disable=None)
             stamps = dict(zip(ids, done))
         for array in made:

@@ -43,7 +43,7 @@ def keep_features(method: Any, stream: Any, *, root: Path | None = None) -> Any:
         masks = None if c is None else way_labels(found.labels, torch.tensor([[c]], device=device))
         halves = {stage: value[0].half().cpu() for stage, value in method.frozen(found.images, masks).items()}
         if not all(value.isfinite().all() for value in halves.values()):
-            raise DataError(f"{name}'s features of {item} are too large for half precision. Train without keeping any.")
+            raise DataError(f"Features of {item} are too large for half precision. Train without keeping any.")
         return halves
 
     arrays = {stage: (np.float16, tuple(value.shape)) for stage, value in features(next(iter(items))).items()}
@@ -59,10 +59,8 @@ def keep_features(method: Any, stream: Any, *, root: Path | None = None) -> Any:
     )
     files = {item: images.files[image_id].files for item, (image_id, _) in items.items()}
     about = f"{images.size} {images.fit} {images.on_top} {device.type} {arrays} {method.frozen_as()}"
-    how = {"about": about, "does": "encoded", "threads": 1, "root": root}
-    cache = array_cache(
-        f"{images.name}-{method.backbone.name}", files, lambda item: tuple(features(item).values()), arrays, **how
-    )
+    name, made = f"{images.name}-{method.backbone.name}", lambda item: tuple(features(item).values())
+    cache = array_cache(name, files, made, arrays, about=about, does="encoded", root=root)
 
     def read(rows: Sequence[EpisodeRow]) -> Mapping[str, Tensor]:
         wanted = []
