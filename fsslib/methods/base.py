@@ -130,8 +130,8 @@ class Method(nn.Module):
     def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `decode` needs of an episode: supports with the axes [B, N, K], and queries."""
         lead, masks = batch.support_masks.shape[:3], batch.support_masks.flatten(0, 2)
-        parts = (slice(len(masks)), slice(len(masks), None))
-        shown, asked = ({"kept": together(batch, part)} if batch.kept else {} for part in parts)
+        parts = (slice(-1), slice(-1, None))
+        shown, asked = ({"kept": kept_of(batch, part)} if batch.kept else {} for part in parts)
         support = self.encode(batch.support_images.flatten(0, 2), masks, **shown)
         query = self.encode(batch.query_images, **asked)
         return {name: values.unflatten(0, lead) for name, values in support.items()}, query
@@ -192,11 +192,17 @@ class BinaryMethod(Method):
         return flat.unflatten(0, logits.shape[:2])
 
 
-def together(batch: Episode, part: slice = slice(None)) -> Tensor | dict[str, Tensor]:
-    """Supports, then queries, as a backbone takes them, or a part of these: what is kept of them, or else images."""
+def together(batch: Episode) -> Tensor | dict[str, Tensor]:
+    """Supports, then queries, as a backbone takes them: images, or what is kept of them."""
     if batch.kept is None:
-        return torch.cat([batch.support_images.flatten(0, 2), batch.query_images])[part]
-    return {name: torch.cat([k[:, :-1].flatten(0, 1), k[:, -1]])[part].float() for name, k in batch.kept.items()}
+        return torch.cat([batch.support_images.flatten(0, 2), batch.query_images])
+    shown, asked = kept_of(batch, slice(-1)), kept_of(batch, slice(-1, None))
+    return {name: torch.cat([shown[name], asked[name]]) for name in shown}
+
+
+def kept_of(batch: Episode, part: slice) -> dict[str, Tensor]:
+    """What is kept of a part of each episode's images, in single precision."""
+    return {name: k[:, part].float().flatten(0, 1) for name, k in batch.kept.items()}
 
 
 def way_labels(batch: Episode) -> Int[Tensor, "B N H W"]:
