@@ -57,6 +57,12 @@ def losses(method, batch):
     return {name: loss.item() for name, loss in method.losses(batch).items()}
 
 
+@torch.no_grad()
+def encoded(method, batch):
+    torch.manual_seed(1)
+    return [values for part in method.encode_both(batch) for name, values in part.items() if name != "size"]
+
+
 RTD = {"contrast": False, "target": "none", "source": "none"}
 METHODS = [
     ("pfenet", {}, ["stage2", "stage3", "stage4"]),
@@ -85,6 +91,8 @@ def test_losses_are_those_of_images_without_a_look_at_them(photos, tmp_path, cap
         black = {side: torch.full_like(getattr(batch, side), torch.nan) for side in ("support_images", "query_images")}
         batch = replace(batch, **black)
     assert losses(method, batch) == pytest.approx(losses(method, plain.batch(3)), rel=1e-3)
+    for found, wanted in zip(encoded(method, batch), encoded(method, plain.batch(3)), strict=True):
+        assert (found - wanted).norm() < 5e-4 * wanted.norm(), "half precision is off by 1.4e-4 of a number"
 
 
 def test_the_rest_learns_where_the_first_stage_alone_is_frozen(photos, tmp_path):
