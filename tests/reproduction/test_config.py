@@ -117,12 +117,12 @@ def test_none_is_none_only_where_there_may_be_none(text):
 
 
 def test_what_came_later_leaves_earlier_hashes_alone(monkeypatch):
-    later = {"recipe", "draw", "accumulate", "compile"}
+    later = {"recipe", "draw", "accumulate", "compile", "keep_features"}
     earlier = RunConfig().model_dump(mode="json", exclude={"output", "device", *later})
     content = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
     assert RunConfig().sha256 == hashlib.sha256(content.encode()).hexdigest()
-    changes = ({"recipe": "sg_one"}, {"draw": 1}, {"accumulate": 2}, {"compile": True})
-    assert len({RunConfig().sha256, *(RunConfig(**change).sha256 for change in changes)}) == 5
+    changes = ({"recipe": "sg_one"}, {"draw": 1}, {"accumulate": 2}, {"compile": True}, {"keep_features": True})
+    assert len({RunConfig().sha256, *(RunConfig(**change).sha256 for change in changes)}) == 6
 
     # A protocol with another rule than before is another run.
     def hash_under(name: str, rule: int) -> str:
