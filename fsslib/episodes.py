@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -27,12 +27,16 @@ VOID = 255
 """Label of pixels that nobody may count: not foreground, not background, not in a loss, not in a score."""
 
 
+def _each(value: Tensor | tuple | Mapping, change: Callable) -> Tensor | tuple | dict:
+    return {name: change(one) for name, one in value.items()} if isinstance(value, Mapping) else change(value)
+
+
 class _Batch:
     """Moving and slicing, shared by the batch types."""
 
     def to(self, device: torch.device | str):
         """The same batch with every tensor on `device`."""
-        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved = {k: _each(v, lambda t: t.to(device)) for k, v in vars(self).items() if isinstance(v, Tensor | Mapping)}
         return replace(self, **moved)
 
     def __len__(self) -> int:
@@ -44,8 +48,8 @@ class _Batch:
             raise TypeError(
                 f"{type(self).__name__} takes a slice such as batch[0:1], which keeps the batch axis; found {rows!r}."
             )
-        cut = {f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor | tuple)}
-        return replace(self, **cut)
+        parts = {k: v for k, v in vars(self).items() if isinstance(v, Tensor | tuple | Mapping)}
+        return replace(self, **{name: _each(value, lambda of_all: of_all[rows]) for name, value in parts.items()})
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Episode(_Batch):
     over data sets. A way may be absent from the query: see `presence`.
 
     `query_class_map` (global class ids of all objects in the query, not only the ways) and `query_originals` (label
-    maps at the images' own size, for protocols that score there) are there when the data set can give them.
+    maps at the images' own size, for protocols that score there) are there when the data set can give them. `kept` is
+    what a method's frozen first stages give of the N K supports and the query, where training keeps that.
     """
 
     support_images: Float[Tensor, "B N K 3 H W"]
@@ -68,6 +73,7 @@ class Episode(_Batch):
     domain: str = ""
     query_class_map: Int[Tensor, "B H W"] | None = None
     query_originals: tuple[Tensor, ...] | None = None
+    kept: Mapping[str, Float[Tensor, "B _ ..."]] | None = None
 
     def __post_init__(self):
         batch, ways, shots, _, *size = self.support_images.shape

@@ -97,21 +97,41 @@ class Backbone(nn.Module):
         return _convolutions(self.network.get_submodule(stage))[-1].out_channels
 
     def forward(
-        self, images: Float[Tensor, "B 3 H W"], behind: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+        self,
+        images: Float[Tensor, "B 3 H W"] | Mapping[str, Tensor],
+        behind: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Feature maps [B, channels, ceil(H / stride), ceil(W / stride)] of RGB images in [0, 1], normalised here.
 
         `behind` names stages with a function each, which a stage's output goes through before anything else sees it.
+        In place of images it takes what `frozen` gave of them, and goes on from there.
         """
-        features = (images - self.mean) / self.std
-        maps = []
+        given = images if isinstance(images, Mapping) else {}
+        features, maps = None if given else (images - self.mean) / self.std, []
         for name, module in self.network.named_children():
-            features = module(features)
+            if name in given:
+                features = given[name]
+            elif features is not None:
+                features = module(features)
             if behind is not None and name in behind:
                 features = behind[name](features)
             if name in self.stages:
                 maps.append(features)
         return tuple(maps)
+
+    def frozen(self, images: Float[Tensor, "B 3 H W"], until: str | None = None) -> dict[str, Tensor]:
+        """By name what the first stages give, `until` at the latest, that learn nothing and know an image alone: of the
+        wanted ones, and the last.
+        """
+        features, found = (images - self.mean) / self.std, {}
+        for name, module in self.network.named_children():
+            live = not self.frozen_batch_norm and any(isinstance(part, _BatchNorm) for part in module.modules())
+            if live or until in found or any(parameter.requires_grad for parameter in module.parameters()):
+                break
+            features = module(features)
+            if name in STAGE_STRIDES[self.name]:
+                found[name] = features
+        return {name: found[name] for name in found if name in (*self.stages, [*found][-1])}
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training mode, all but frozen batch norm: the call of a parent's `train()` ends up here too."""

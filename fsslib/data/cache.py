@@ -7,16 +7,16 @@ made from, appears whole or not at all, and is made by one process while others 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int16, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from fsslib.files import make_once, write_atomically
 from fsslib.paths import project_root
 
 RULE = 4
-"""Number of the rule by which images are read, resized and laid out: entries of another rule are made anew."""
+"""Number of the rule by which images are read, resized, encoded and laid out: entries of another are made anew."""
 
 
 def cache_root() -> Path:
@@ -32,79 +32,84 @@ def cache_root() -> Path:
     return project_root() / "data" / "cache"
 
 
-class PixelCache:
-    """Resized images and label maps of one data set by id, memory-mapped."""
+class ArrayCache:
+    """Arrays of each image of a data set by id, memory-mapped, in the order of their names."""
 
-    def __init__(self, folder: Path, ids: Sequence[str]):
+    def __init__(self, folder: Path, ids: Sequence[str], names: Iterable[str]):
         self.folder = folder
         self._position = {image_id: position for position, image_id in enumerate(ids)}
-        self._images, self._labels = (np.load(folder / f"{what}.npy", mmap_mode="r") for what in ("images", "labels"))
+        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
 
-    def __getitem__(self, image_id: str) -> tuple[UInt8[Tensor, "3 H W"], Int16[Tensor, "H W"]]:
-        position = self._position[image_id]
-        return tuple(torch.from_numpy(np.array(found[position])) for found in (self._images, self._labels))
+    def __getitem__(self, image_id: str) -> tuple[Tensor, ...]:
+        return tuple(found[0] for found in self.batch([image_id]).values())
+
+    def batch(self, ids: Sequence[str]) -> dict[str, Tensor]:
+        """Copies of the arrays of these images, by name."""
+        at = [self._position[image_id] for image_id in ids]
+        return {name: torch.from_numpy(np.stack([found[i] for i in at])) for name, found in self._arrays.items()}
 
 
-def pixel_cache(
+def array_cache(
     name: str,
     files: Mapping[str, tuple[Path, ...]],
-    prepare: Callable[[str], tuple[Tensor, Tensor]],
-    size: tuple[int, int],
+    prepare: Callable[[str], tuple[Tensor, ...]],
+    arrays: Mapping[str, tuple[type, tuple[int, ...]]],
     *,
     about: str = "",
+    does: str = "decoded",
     root: Path | None = None,
-) -> PixelCache | None:
-    """All images of a set, decoded and resized once by `prepare`, 5 bytes a pixel; the place and size are printed.
+) -> ArrayCache | None:
+    """What `prepare` makes of each image of a set, once; the place and size are printed.
 
-    `files` names the files of each image, `about` says what else the pixels depend on. The entry serves as long as the
-    files have the sizes and times of then. A thread for each core that this process may use decodes. Returns None, and
-    says so, where the disk has no room for it. What `prepare` raises leaves no entry.
+    `files` names the files of each image, `arrays` the kind and shape of what is made, `about` says what else that
+    depends on. The entry serves as long as the files have the sizes and times of then. A thread for each core that this
+    process may use is at it. Returns None, and says so, where the disk has no room for it. What `prepare` raises leaves
+    no entry.
     """
-    root = cache_root() if root is None else root
-    ids, (height, width) = list(files), size
+    root, ids = cache_root() if root is None else root, list(files)
     listed = "\n".join([f"{RULE} {about}", *(f"{i} {p}" for i in ids for p in files[i])])
-    folder = root / f"{name}-{height}x{width}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+    folder = root / f"{name}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
 
-    def read(folder: Path) -> PixelCache | None:
+    def read(folder: Path) -> ArrayCache | None:
         try:
             stamps = json.loads((folder / "manifest.json").read_bytes())
             same = all([_times(path) for path in files[i]] == stamps[i] for i in ids)
-            return PixelCache(folder, ids) if same else None
+            return ArrayCache(folder, ids, arrays) if same else None
         except (OSError, ValueError, KeyError):
             return None
 
     def make(unfinished: Path) -> None:
-        def empty(what: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
-            return np.lib.format.open_memmap(unfinished / f"{what}.npy", mode="w+", dtype=kind, shape=shape)
-
-        images = empty("images", np.uint8, (len(ids), 3, height, width))
-        labels = empty("labels", np.int16, (len(ids), height, width))
+        made = [
+            np.lib.format.open_memmap(unfinished / f"{what}.npy", mode="w+", dtype=kind, shape=(len(ids), *shape))
+            for what, (kind, shape) in arrays.items()
+        ]
 
         def work(position: int) -> list[list[int]]:
             # The times first: a file that changes while it is read is then seen to have changed.
             times = [_times(path) for path in files[ids[position]]]
-            images[position], labels[position] = (tensor.numpy() for tensor in prepare(ids[position]))
+            for array, tensor in zip(made, prepare(ids[position]), strict=True):
+                array[position] = tensor.numpy()
             return times
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         with ThreadPoolExecutor(cores) as pool:
-            done = tqdm(pool.map(work, range(len(ids))), f"decoding {name}", len(ids), leave=False, disable=None)
+            done = tqdm(pool.map(work, range(len(ids))), f"{name}, {does}", len(ids), leave=False, disable=None)
             stamps = dict(zip(ids, done))
-        images.flush()
-        labels.flush()
+        for array in made:
+            array.flush()
         write_atomically(unfinished / "manifest.json", json.dumps(stamps))
 
-    needed = len(ids) * 5 * height * width
+    needed = len(ids) * sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in arrays.values())
     if not (folder / "manifest.json").exists():
         root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(root).free
         if needed > 0.9 * free:
             print(
-                f"{name}: {needed / 1e9:.1f} GB of decoded images do not fit in {root} ({free / 1e9:.1f} GB free); "
-                "every image is decoded each time it is used."
+                f"{name}: {needed / 1e9:.1f} GB of {does} images do not fit in {root} ({free / 1e9:.1f} GB free); "
+                f"every image is {does} each time it is used."
             )
             return None
-        print(f"{name}: {len(ids)} images are decoded once, to {folder} ({needed / 1e6:.1f} MB).", flush=True)
+        print(f"{name}: {len(ids)} images are {does} once, to {folder} ({needed / 1e6:.1f} MB).", flush=True)
     return make_once(folder, read, make)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Int, Int16, Integer, UInt8
 from torch import Tensor
 
-from fsslib.data.cache import PixelCache, pixel_cache, remembered
+from fsslib.data.cache import ArrayCache, array_cache, remembered
 from fsslib.data.decode import NOTED, DataError, fitted, hold_sizes, read_image, resize_labels
 from fsslib.data.layouts import Place, read_labels
 from fsslib.data.sampling import group_ids
@@ -74,7 +75,7 @@ class LabelledImageSet:
     aspect ratio squeezes the images. `files` says where the images lie, by id; ids are kept sorted, so that episodes do
     not depend on the order of lists. What images show (`contents`) is found by reading every label map, when it is
     first asked for, and remembered for large sets. Decoded and resized images stay in memory (see CACHE_BYTES), shared
-    with the subsets made from this set.
+    with the subsets made from this set. `kept` reads what training keeps of the images of rows (`keep_features`).
 
     `groups` names the group of an image, for sets whose images are not independent, such as frames of videos: an
     episode's supports then come from other groups than its query. `repainted` gives the files for a protocol that has
@@ -99,8 +100,9 @@ class LabelledImageSet:
         self.name, self.domain, self.class_names, self.notes = name, domain, dict(class_names), tuple(notes)
         self.size, self.keep_originals, self.fit, self.on_top = size, False, "square", "smaller"
         self._all_groups, self._repainted = groups, repainted
+        self.kept: Callable[[Sequence[EpisodeRow]], Mapping[str, Tensor]] | None = None
         self._cache: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._pixels: dict[str, tuple[PixelCache, str]] = {}
+        self._pixels: dict[str, tuple[ArrayCache, str]] = {}
         self._keep(files)
 
     def _keep(self, files: Mapping[str, Place]) -> None:
@@ -204,7 +206,9 @@ class LabelledImageSet:
         def resized(image_id: str) -> Pair:
             return fitted(*self._load_pair(image_id), self.shape)
 
-        pixels = pixel_cache(self.name, files, resized, self.shape, about=about, root=root)
+        kinds = {"images": (np.uint8, (3, *self.shape)), "labels": (np.int16, self.shape)}
+        name = f"{self.name}-{'x'.join(map(str, self.shape))}"
+        pixels = array_cache(name, files, resized, kinds, about=about, root=root)
         return self._copy(_pixels={} if pixels is None else {i: (pixels, i) for i in self.ids})
 
     def under(self, protocol: Protocol) -> "LabelledImageSet":
@@ -298,6 +302,7 @@ class LabelledImageSet:
             domain=self.domain,
             query_class_map=query_class_map,
             query_originals=originals if self.keep_originals else None,
+            kept=self.kept and self.kept(rows),
         )
 
     def images(self, ids: Sequence[str]) -> LabelledImages:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fsslib.blocks.backbones import tensors_sha256
 from fsslib.blocks.similarity import merge_ways
 from fsslib.episodes import VOID, Episode
 
@@ -23,6 +24,7 @@ class Optimizer(Protocol):
     def step(self) -> Any: ...
 
 
+Kept = Mapping[str, Tensor] | None
 Optimizers = Mapping[str, Optimizer]
 ReleasedNames = Sequence[tuple[str, str | None]]
 
@@ -53,6 +55,9 @@ class Method(nn.Module):
 
     encodes_alike: bool = True
     """Whether `encode` gives the same for the same image in evaluation mode, so that `evaluate` may keep it."""
+
+    keeps: str = ""
+    """Of what `keep_features` keeps what `frozen` gives: "images", or "supports" too, where masks change it."""
 
     released_names: ReleasedNames = ()
     """What the authors' checkpoint calls its tensors, as pairs for `methods.released.rename`; none is to be had."""
@@ -124,9 +129,21 @@ class Method(nn.Module):
 
     def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `decode` needs of an episode: supports with the axes [B, N, K], and queries."""
-        support = self.encode(batch.support_images.flatten(0, 2), batch.support_masks.flatten(0, 2))
-        lead = batch.support_masks.shape[:3]
-        return {name: values.unflatten(0, lead) for name, values in support.items()}, self.encode(batch.query_images)
+        lead, masks = batch.support_masks.shape[:3], batch.support_masks.flatten(0, 2)
+        parts = (slice(-1), slice(-1, None))
+        shown, asked = ({"kept": kept_of(batch, part)} if batch.kept else {} for part in parts)
+        support = self.encode(batch.support_images.flatten(0, 2), masks, **shown)
+        query = self.encode(batch.query_images, **asked)
+        return {name: values.unflatten(0, lead) for name, values in support.items()}, query
+
+    def frozen(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """What training may keep of images, by name: see `keeps`. Default: what the backbone's frozen stages give."""
+        return self.backbone.frozen(images)
+
+    def frozen_as(self) -> str:
+        """What else that depends on: the code, the network and its weights."""
+        network = self.backbone.network
+        return f"{type(self).frozen.__qualname__} {network} {tensors_sha256(network.state_dict())}"
 
     def predict_encoded(self, support: Mapping[str, Tensor], query: Mapping[str, Tensor]) -> Prediction:
         """`predict` from what `encode` gave. A method that overrides the one overrides the other."""
@@ -177,6 +194,19 @@ class BinaryMethod(Method):
             return logits
         flat = F.interpolate(logits.flatten(0, 1), size, mode="bilinear", align_corners=self.align_corners)
         return flat.unflatten(0, logits.shape[:2])
+
+
+def together(batch: Episode) -> Tensor | dict[str, Tensor]:
+    """Supports, then queries, as a backbone takes them: images, or what is kept of them."""
+    if batch.kept is None:
+        return torch.cat([batch.support_images.flatten(0, 2), batch.query_images])
+    shown, asked = kept_of(batch, slice(-1)), kept_of(batch, slice(-1, None))
+    return {name: torch.cat([shown[name], asked[name]]) for name in shown}
+
+
+def kept_of(batch: Episode, part: slice) -> dict[str, Tensor]:
+    """What is kept of a part of each episode's images, in single precision."""
+    return {name: k[:, part].float().flatten(0, 1) for name, k in batch.kept.items()}
 
 
 def way_labels(batch: Episode) -> Int[Tensor, "B N H W"]:

@@ -37,7 +37,7 @@ from fsslib.blocks.correlation import (
 )
 from fsslib.blocks.pooling import merge_shots
 from fsslib.episodes import Episode
-from fsslib.methods.base import BinaryMethod, Prediction, ReleasedNames, prediction_from_scores, size_of
+from fsslib.methods.base import BinaryMethod, Kept, Prediction, ReleasedNames, prediction_from_scores, size_of
 
 
 def _released_names() -> ReleasedNames:
@@ -65,6 +65,7 @@ class HSNet(BinaryMethod):
     on tiny the three last stages are three levels of one layer each, all on one grid, and the width is 32.
     """
 
+    keeps = "images"
     align_corners = True
     released_names = _released_names()
 
@@ -108,13 +109,16 @@ class HSNet(BinaryMethod):
         foreground = merge_shots(self.shot_answers(support, query)[:, 0].argmax(2), rule="vote")
         return prediction_from_scores(torch.stack([1 - foreground, foreground], 1).float())
 
-    def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+    def frozen(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        return {f"level{number}": level for number, level in enumerate(feature_pyramid(self.backbone, images))}
+
+    def encode(self, images: Tensor, masks: Tensor | None = None, kept: Kept = None) -> dict[str, Tensor]:
         """The levels' unit features, "level0" the coarsest, of supports inside the mask only."""
         with torch.no_grad():
-            levels = feature_pyramid(self.backbone, images)
+            levels = kept or self.frozen(images)
             if masks is not None:
-                levels = [mask_features(level, masks) for level in levels]
-            encoded = {f"level{number}": unit_features(level) for number, level in enumerate(levels)}
+                levels = {name: mask_features(level, masks) for name, level in levels.items()}
+            encoded = {name: unit_features(level) for name, level in levels.items()}
         if masks is None:
             encoded["size"] = size_of(images)
         return encoded

@@ -22,7 +22,7 @@ from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
 from fsslib.blocks.pooling import masked_average_pooling
 from fsslib.blocks.similarity import prototype_logits
 from fsslib.episodes import VOID, Episode
-from fsslib.methods.base import ReleasedNames, size_of
+from fsslib.methods.base import ReleasedNames, size_of, together
 from fsslib.methods.prototype import PrototypeNetwork
 
 
@@ -62,7 +62,7 @@ class PANet(PrototypeNetwork):
     def losses(self, batch: Episode) -> dict[str, Tensor]:
         """Cross-entropy of the query, void ignored, and the alignment loss, already weighted."""
         lead = batch.support_masks.shape[:3]
-        features = self.features(torch.cat([batch.support_images.flatten(0, 2), batch.query_images]))
+        features = self.features(together(batch))
         support, query = features[: lead.numel()], features[lead.numel() :]
         pooled = self._pool(support, batch.support_masks.flatten(0, 2))
         prototypes = {name: values.unflatten(0, lead) for name, values in pooled.items()}

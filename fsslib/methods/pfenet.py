@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fsslib.blocks.backbones import Backbone, replace_stride_with_dilation
 from fsslib.blocks.pooling import grid_weights, masked_average_pooling, without_autocast
 from fsslib.episodes import Episode
-from fsslib.methods.base import BinaryMethod, size_of
+from fsslib.methods.base import BinaryMethod, Kept, size_of
 
 SCALES = (1.0, 0.5, 0.25, 0.125)
 """Sides of the feature enrichment's maps, as shares of the query's: 60, 30, 15 and 8 cells at 473 pixels."""
@@ -74,7 +74,7 @@ class PFENet(BinaryMethod):
             )
         if legacy_backbone:
             _as_released(backbone)
-        self.backbone = backbone.requires_grad_(False)
+        self.backbone, self.keeps = backbone.requires_grad_(False), "" if legacy_batch_norm else "supports"
         backbone.frozen_batch_norm = not legacy_batch_norm
         backbone.train()
         first, second, third = backbone.channels
@@ -107,23 +107,26 @@ class PFENet(BinaryMethod):
         answer, *sides = (self.way_loss(logits, batch) for logits in self._all_answers(*self.encode_both(batch)))
         return {"segmentation": answer, "scales": sum(sides) / len(sides)}
 
-    def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+    def frozen(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """The three stages; of a support the third knows the object alone."""
+        stages, seen = self.backbone.stages, []
         if masks is None:
-            with torch.no_grad():
-                first, second, high = self.backbone(images)
-            middle = self.query_reduction(torch.cat([second, first], 1))
-            return {"middle": middle, "high": high, "size": size_of(images)}
-
-        seen = []
+            return dict(zip(stages, self.backbone(images)))
 
         def only_the_object(features: Tensor) -> Tensor:
             seen.append(features)
             return features * _on_grid(masks, features)
 
+        first, _, high = self.backbone(images, {stages[1]: only_the_object})
+        return dict(zip(stages, (first, seen[0], high * _on_grid(masks, high))))
+
+    def encode(self, images: Tensor, masks: Tensor | None = None, kept: Kept = None) -> dict[str, Tensor]:
         with torch.no_grad():
-            first, _, high = self.backbone(images, {self.backbone.stages[1]: only_the_object})
-            high = high * _on_grid(masks, high)
-        middle = self.support_reduction(torch.cat([seen[0], first], 1))
+            first, second, high = (kept or self.frozen(images, masks)).values()
+        if masks is None:
+            middle = self.query_reduction(torch.cat([second, first], 1))
+            return {"middle": middle, "high": high, "size": size_of(images)}
+        middle = self.support_reduction(torch.cat([second, first], 1))
         prototype = masked_average_pooling(middle, masks, resize="mask", eps=5e-4, align_corners=True)
         return {"prototype": prototype, "high": high}
 
@@ -161,14 +164,22 @@ def prior_mask(query: Float[Tensor, "B C h w"], support: Float[Tensor, "B M C h 
     The largest cosine over the support's cells, of features that are zero outside the object; then per map
     (s - min) / (max - min + 1e-7). A support without an object gives 0 everywhere. The stretching knows no "nowhere":
     a query that lacks the class has its full contrast as well. No gradient; computed in float32, under autocast too;
-    takes the memory of B M (h w)^2 numbers.
+    one support at a time, and of this the cells that are not zero.
     """
     with torch.no_grad():
         sought, there = (F.normalize(x.float().flatten(-2), dim=-2, eps=1e-7) for x in (query, support))
         with without_autocast(query.device):
-            most = (there.mT @ sought[:, None]).amax(2)
+            each = [_most_alike(cells, one) for cells, ones in zip(sought, there) for one in ones]
+        most = torch.stack(each).unflatten(0, there.shape[:2])
         low, high = most.aminmax(dim=-1, keepdim=True)
         return ((most - low) / (high - low + 1e-7)).unflatten(-1, query.shape[-2:])
+
+
+def _most_alike(query: Float[Tensor, "C cells"], support: Float[Tensor, "C others"]) -> Float[Tensor, "cells"]:
+    """The largest product of each cell with another; those that are zero, outside the object, count as one."""
+    there = slice(None) if support.is_meta else support.any(0)
+    products = support[:, there].mT @ query
+    return F.pad(products, (0, 0, 0, int(len(products) < support.shape[1]))).amax(0)
 
 
 def _on_grid(masks: Int[Tensor, "B H W"], features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 h w"]:

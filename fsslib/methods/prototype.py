@@ -16,7 +16,7 @@ from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.pooling import background_mask, masked_average_pooling, merge_shots
 from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.episodes import Episode
-from fsslib.methods.base import Method, size_of
+from fsslib.methods.base import Method, size_of, together
 
 
 class PrototypeNetwork(Method):
@@ -31,13 +31,15 @@ class PrototypeNetwork(Method):
     alignment loss.
     """
 
+    keeps = "images"
+
     def __init__(self, backbone: Backbone, *, scale: float = 20.0, resize: str = "mask", stages: str = "last"):
         super().__init__()
         if stages not in ("last", "all"):
             raise ValueError(f'stages is "last" or "all"; found {stages!r}.')
         self.backbone, self.scale, self.resize, self.stages = backbone, scale, resize, stages
 
-    def features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def features(self, images: Float[Tensor, "B 3 H W"] | Mapping[str, Tensor]) -> Float[Tensor, "B C h w"]:
         maps = self.backbone(images)
         if self.stages == "last":
             return maps[-1]
@@ -47,7 +49,7 @@ class PrototypeNetwork(Method):
     def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Of one pass for supports and queries, so that live batch norm sees them as one batch."""
         lead = batch.support_masks.shape[:3]
-        features = self.features(torch.cat([batch.support_images.flatten(0, 2), batch.query_images]))
+        features = self.features(together(batch))
         support = self._pool(features[: lead.numel()], batch.support_masks.flatten(0, 2))
         query = {"features": features[lead.numel() :], "size": size_of(batch.query_images)}
         return {name: values.unflatten(0, lead) for name, values in support.items()}, query

@@ -30,7 +30,7 @@ from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.pooling import masked_average_pooling, merge_shots
 from fsslib.blocks.similarity import cosine_similarity_map
 from fsslib.episodes import Episode
-from fsslib.methods.base import BinaryMethod, size_of
+from fsslib.methods.base import BinaryMethod, size_of, together
 
 
 class SGOne(BinaryMethod):
@@ -45,6 +45,8 @@ class SGOne(BinaryMethod):
     merge: "mean" of their prototypes (the release's `avg`), or "union" of their predictions (its `max`).
     Several ways are answered one by one and merged by `merge_ways`.
     """
+
+    keeps = "images"
 
     def __init__(
         self,
@@ -87,12 +89,12 @@ class SGOne(BinaryMethod):
 
     def encode_both(self, batch: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Of one pass for supports and queries, so that live batch norm sees them as one batch."""
-        images, masks = batch.support_images.flatten(0, 2), batch.support_masks
-        stages = self.backbone(torch.cat([images, batch.query_images]))
+        masks, lead = batch.support_masks.flatten(0, 2), batch.support_masks.shape[:3]
+        stages = self.backbone(together(batch))
         guided = self.guidance(stages[-1])
-        prototypes = self._pool(guided[: len(images)], masks.flatten(0, 2)).unflatten(0, masks.shape[:3])
-        side = self._segmentation_features([stage[len(images) :] for stage in stages])
-        query = {"guided": guided[len(images) :], "side": side, "size": size_of(batch.query_images)}
+        prototypes = self._pool(guided[: len(masks)], masks).unflatten(0, lead)
+        side = self._segmentation_features([stage[len(masks) :] for stage in stages])
+        query = {"guided": guided[len(masks) :], "side": side, "size": size_of(batch.query_images)}
         return {"prototype": prototypes}, query
 
     def encode(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:

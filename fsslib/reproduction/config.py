@@ -45,7 +45,7 @@ def _scalar(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 
-_CAME_LATER = {"recipe", "draw", "accumulate", "compile", "source_parts", "target_parts"}
+_CAME_LATER = {"recipe", "draw", "accumulate", "compile", "source_parts", "target_parts", "keep_features"}
 
 
 class RunConfig(BaseModel):
@@ -90,6 +90,7 @@ class RunConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
     accumulate: int = Field(1, ge=1, description="Pieces each batch is computed in, one after the other: saves memory.")
     compile: bool = Field(False, description="Translate the backbone by torch.compile, where this machine can.")
+    keep_features: bool = Field(False, description="Keep on disk what frozen stages give of images, and train on that.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints.")
     output: str = Field("", description="Folder of the run's files; empty: runs/ and the run's id.")
 

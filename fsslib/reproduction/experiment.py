@@ -16,6 +16,7 @@ import torch
 
 from fsslib.blocks.backbones import tensors_sha256
 from fsslib.data import open_task
+from fsslib.data.keep import keep_features
 from fsslib.data.streams import ImageSet
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.episodes import EpisodeSet
@@ -49,6 +50,7 @@ class Experiment:
     def __init__(self, config: RunConfig):
         self._started = time.perf_counter()
         self.config, self.device = config, environment.choose_device(config.device)
+        self._kept: dict[str, bool] = {}
         self._how = {"device": self.device, "dtype": getattr(torch, config.dtype)}
 
     @cached_property
@@ -76,10 +78,14 @@ class Experiment:
     def train(self) -> History:
         """Train for the fixed number of steps, on from the folder's checkpoint where there is one; as `fit`."""
         c = self.config
+        streams = self.task.streams(batch_size=c.batch_size, ways=c.ways, shots=c.shots, seed=c.seed)
+        if c.keep_features:
+            plain, streams = streams, {n: keep_features(self.method.to(self.device), s) for n, s in streams.items()}
+            self._kept = {"features_kept": streams != plain}
         self.history = fit(
             self.method,
             Recipe.load(c.recipe or c.method).with_changes(steps=c.steps, learning_rate=c.learning_rate),
-            self.task.streams(batch_size=c.batch_size, ways=c.ways, shots=c.shots, seed=c.seed),
+            streams,
             classes=self.task.train_classes,
             **self._how,
             accumulate=c.accumulate,
@@ -141,6 +147,7 @@ class Experiment:
                 "seconds": round(history.seconds, 2),
                 "final": {name: fmean(history.series(name)[-TAIL:]) for name in losses},
                 "tail": history.rows[-10:],
+                **self._kept,
             },
             "weights": {
                 "start": asdict(self.method.backbone.weights),

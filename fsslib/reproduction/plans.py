@@ -279,7 +279,7 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # What a run has in common with another that takes as long, and with one that takes about as long.
-_ALIKE = ("method", "data", "backbone", "image_size", "batch_size", "dtype", "accumulate", "compile")
+_ALIKE = ("method", "data", "backbone", "image_size", "batch_size", "dtype", "accumulate", "compile", "keep_features")
 _SAME_WORK = (*_ALIKE, "method_options", "recipe", "ways", "shots", "source")
 _DEFAULTS = RunConfig.model_construct().model_dump(mode="json")
 

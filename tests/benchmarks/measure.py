@@ -36,6 +36,7 @@ from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
 from fsslib.training.recipe import Recipe
 from tests.benchmarks.evaluating import Work, evaluating, repeating, squeezing
+from tests.benchmarks.keeping import KEPT, keeping
 from tests.benchmarks.networks import costs
 
 
@@ -263,6 +264,10 @@ def cases(scale: float = 1.0) -> list[Case]:
         *(
             Case(f"training, {name}", *TOLD[name], steps, partial(training, *SWITCHES[name], steps), True)
             for name in SWITCHES
+        ),
+        *(
+            Case(f"training, {name}", "steps", "all stages", "features kept", goal, two, partial(keeping, *work, two))
+            for name, (goal, *work) in KEPT.items()
         ),
         Case(f"ResNet-50 at {size} px", *low, two, partial(formats, two, size), True),
     ]

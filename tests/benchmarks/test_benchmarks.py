@@ -9,6 +9,7 @@ import torch
 from fsslib import paths
 from fsslib.data.toyworld import DOMAINS
 from tests.benchmarks.evaluating import evaluating
+from tests.benchmarks.keeping import KEPT, keeping
 from tests.benchmarks.measure import Case, cases, drawing, measure
 from tests.benchmarks.networks import NETWORKS, counted
 
@@ -45,6 +46,12 @@ def test_both_ways_do_the_same_work():
         singly, batched = evaluating("mask", drawn, 6)
         # Not to the bit on every torch: 2.6 decides single pixels the other way (9e-7 of mIoU).
         assert singly().compute().miou == pytest.approx(batched().compute().miou, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", [method for _, method, *_ in KEPT.values()])
+def test_kept_features_train_as_images_do(method):
+    images, kept = keeping(method, {"freeze_backbone": True}, 65, 2, steps=1)
+    assert kept() == pytest.approx(images(), rel=1e-3)
 
 
 # The papers' networks

@@ -8,17 +8,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fsslib.data import cache
-from fsslib.data.cache import pixel_cache
+from fsslib.data.cache import array_cache
 from fsslib.data.sets import open_images
 from fsslib.files import DataError
 from fsslib.protocols import protocol_named
 from tests.data.trees import TREES
 
 SIZE = (4, 6)
+ARRAYS = {"images": (np.uint8, (3, *SIZE)), "labels": (np.int16, SIZE)}
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ class Prepare:
 
 def build(files, root, prepare=None, **more):
     prepare = prepare or Prepare(files)
-    return pixel_cache("numbers", files, prepare, SIZE, root=root / "cache", **more), prepare
+    return array_cache("numbers", files, prepare, ARRAYS, root=root / "cache", **more), prepare
 
 
 def test_every_image_is_prepared_once_and_comes_back_as_a_copy_of_what_it_was(files, tmp_path, capsys):
@@ -143,13 +145,14 @@ def test_kill_9_in_the_middle_leaves_nothing_that_is_taken_for_whole(files, tmp_
     program = f"""
 import os, signal, torch
 from pathlib import Path
-from fsslib.data.cache import pixel_cache
+from fsslib.data.cache import array_cache
 files = {{str(n): (Path({str(tmp_path)!r}) / "files" / f"{{n}}.txt",) for n in range(5)}}
 def prepare(image_id):
     if image_id == "3":
         os.kill(os.getpid(), signal.SIGKILL)
     return torch.full((3, 4, 6), 50, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.int16)
-pixel_cache("numbers", files, prepare, (4, 6), root=Path({str(tmp_path)!r}) / "cache")
+kinds = {{"images": ("uint8", (3, 4, 6)), "labels": ("int16", (4, 6))}}
+array_cache("numbers", files, prepare, kinds, root=Path({str(tmp_path)!r}) / "cache")
 """
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL

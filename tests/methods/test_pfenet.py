@@ -22,6 +22,19 @@ def test_golden_priors():
     assert not prior[0, 1].any()
 
 
+@pytest.mark.parametrize("cells", [slice(0, 0), slice(2, 5), slice(0, 9)], ids=["none", "some", "all"])
+def test_a_prior_is_the_largest_cosine_over_all_cells_those_outside_the_object_too(cells):
+    """Features of both signs: a cell whose every cosine with the object is below 0 is most alike to what is outside."""
+    torch.manual_seed(0)
+    query, support = torch.randn(2, 4, 3, 3), torch.zeros(2, 1, 4, 9)
+    support[..., cells] = torch.randn(4, 9)[:, cells]
+    cosines = F.cosine_similarity(query.flatten(2)[:, :, :, None], support[:, 0][:, :, None], dim=1)
+    most = cosines.amax(2)
+    low, high = most.amin(1, keepdim=True), most.amax(1, keepdim=True)
+    expected = ((most - low) / (high - low + 1e-7)).view(2, 1, 3, 3)
+    torch.testing.assert_close(prior_mask(query, support.view(2, 1, 4, 3, 3)), expected, atol=1e-5, rtol=0)
+
+
 @torch.no_grad()
 def test_the_loss_of_the_scales_is_the_mean_of_each_ones():
     """Two ways, each against the rest, corners aligned; void is in none of them."""

@@ -118,12 +118,12 @@ def test_none_is_none_only_where_there_may_be_none(text):
 
 
 def test_what_came_later_leaves_earlier_hashes_alone(monkeypatch):
-    later = {"recipe", "draw", "accumulate", "compile", "source_parts", "target_parts"}
+    later = {"recipe", "draw", "accumulate", "compile", "source_parts", "target_parts", "keep_features"}
     earlier = RunConfig().model_dump(mode="json", exclude={"output", "device", *later})
     content = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
     assert RunConfig().sha256 == hashlib.sha256(content.encode()).hexdigest()
-    changes = ({"recipe": "sg_one"}, {"draw": 1}, {"accumulate": 2}, {"compile": True})
-    assert len({RunConfig().sha256, *(RunConfig(**change).sha256 for change in changes)}) == 5
+    changes = ({"recipe": "sg_one"}, {"draw": 1}, {"accumulate": 2}, {"compile": True}, {"keep_features": True})
+    assert len({RunConfig().sha256, *(RunConfig(**change).sha256 for change in changes)}) == 6
     coco = {"data": "coco", "targets": ()}
     parts = ({}, {"source_parts": 2}, {"target_parts": 2})
     assert len({RunConfig(**coco, **change).sha256 for change in parts}) == 3
