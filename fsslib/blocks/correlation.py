@@ -71,10 +71,8 @@ def _convolved(convolution: nn.Conv2d, x: Float[Tensor, "B C h w"]) -> Float[Ten
 
 
 def pointwise(x: Float[Tensor, "B C h w"], kernel: Float[Tensor, "D C"], bias: Tensor | None = None) -> Tensor:
-    """The convolution [B, D, h, w] with a kernel of one place.
-
-    Dilation means nothing to it. But undilated, with one thread and fewer than 16 images, torch keeps such a
-    convolution from oneDNN and takes up to twice as long.
+    """The convolution [B, D, h, w] with a kernel of one place, to which a dilation means nothing. But undilated, with
+    one thread and fewer than 16 images, torch keeps it from oneDNN and takes up to twice as long.
     """
     return F.conv2d(x, kernel[:, :, None, None], bias, dilation=2 if x.device.type == "cpu" else 1)
 
@@ -163,10 +161,7 @@ class CentrePivotBlock(nn.Module):
         Outside the support's mask all correlations are zero and left out: what sees no place of the mask is the sum of
         the biases.
         """
-        marked, sides = (
-            support.detach().norm(dim=2).sum((0, 1)),
-            [-(-side // self.stride) for side in support.shape[3:]],
-        )
+        sides, marked = support[0, 0, 0, :: self.stride, :: self.stride].shape, support.detach().norm(dim=2).sum((0, 1))
         rows, columns = (self._seeing(marked.any(axis)) for axis in (1, 0))
         inside = (slice(self.stride * part.start, self.stride * part.stop) for part in (rows, columns))
         query, support = (x.movedim(2, -1).contiguous().movedim(-1, 2) for x in (query, support[..., *inside]))
@@ -217,36 +212,15 @@ class CentrePivotBlock(nn.Module):
         return _from_deep(pointwise(_deep(x), matrix.flatten(0, 2), bias), matrix.shape[:2])
 
     def _normalised(self, x: Float[Tensor, "B D hq wq hs ws"]) -> Float[Tensor, "B D hq wq hs ws"]:
-        """Group norm and ReLU; writes on `x`."""
-        places = x.movedim(1, -1).flatten(1, 4)
-        places = places.to(torch.promote_types(x.dtype, torch.float32))
-        normed = _GroupNorm.apply(places, self.norm.weight, self.norm.bias, self.norm.num_groups, self.norm.eps)
-        return F.relu_(normed).unflatten(1, x.shape[2:]).movedim(-1, 1)
+        """Group norm and ReLU; writes on `x`. With channels last, torch 2.15's own norm adds up hundreds of thousands
+        of numbers one by one in float32 and is off by 1e-3.
+        """
+        places = x.movedim(1, -1).flatten(1, 4).to(torch.promote_types(x.dtype, torch.float32))
 
+        def group_mean(values: Float[Tensor, "B places D"]) -> Float[Tensor, "B 1 D"]:
+            means = values.mean(1, keepdim=True).unflatten(2, (self.norm.num_groups, -1)).mean(3, keepdim=True)
+            return means.expand(-1, -1, -1, x.shape[1] // self.norm.num_groups).flatten(2)
 
-class _GroupNorm(torch.autograd.Function):
-    """Group norm of [B, places, D] for the channels of each group and all places; writes on its input.
-
-    With channels last, torch 2.15's own adds up hundreds of thousands of numbers one by one in float32 and is off by
-    1e-3. The gradient is r (w g - <w g> - n <n w g>) with the deviation 1 / r, n the normed input, <> a group's mean.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, groups: int, eps: float):
-        def group_mean(of_places: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B 1 D"]:
-            means = of_places.unflatten(2, (groups, -1)).mean(3, keepdim=True)
-            return means.expand(-1, -1, -1, x.shape[2] // groups).flatten(2)
-
-        centred = x.detach().sub_(group_mean(x.mean(1, keepdim=True)))
-        r = (group_mean(centred.square().mean(1, keepdim=True)) + eps).rsqrt()
-        ctx.group_mean = group_mean
-        ctx.save_for_backward(centred, weight, r)
-        return torch.addcmul(bias, centred, r * weight)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        centred, weight, r = ctx.saved_tensors
-        plain, along = gradient.sum(1, keepdim=True), (gradient * centred).sum(1, keepdim=True) * r
-        mean, mean_along = (ctx.group_mean(weight * sums) / gradient.shape[1] for sums in (plain, along))
-        of_x = torch.addcmul(-r * mean, gradient, r * weight).addcmul_(centred, -r * r * mean_along)
-        return of_x, along.sum((0, 1)), plain.sum((0, 1)), None, None
+        centred = places.sub_(group_mean(places))
+        scale = self.norm.weight * (group_mean(centred.square()) + self.norm.eps).rsqrt()
+        return F.relu_(torch.addcmul(self.norm.bias, centred, scale)).unflatten(1, x.shape[2:]).movedim(-1, 1)
