@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fsslib.blocks.backbones import Backbone
+from fsslib.blocks.backbones import Backbone, pointwise
 from fsslib.blocks.pooling import grid_weights
 
 LARGEST_PIECE = 2**22
@@ -55,26 +55,13 @@ def feature_pyramid(backbone: Backbone, images: Float[Tensor, "B 3 H W"]) -> lis
 
 def _residual_sum(block: nn.Module, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D _ _"]:
     """One of torchvision's residual blocks without its last activation function."""
-    inside = F.relu_(block.bn1(_convolved(block.conv1, features)))
-    inside = block.bn2(_convolved(block.conv2, inside))
+    inside = F.relu_(block.bn1(block.conv1(features)))
+    inside = block.bn2(block.conv2(inside))
     if hasattr(block, "conv3"):
-        inside = block.bn3(_convolved(block.conv3, F.relu_(inside)))
+        inside = block.bn3(block.conv3(F.relu_(inside)))
     if block.downsample is not None:
-        features = block.downsample[1](_convolved(block.downsample[0], features))
+        features = block.downsample(features)
     return inside.add_(features)
-
-
-def _convolved(convolution: nn.Conv2d, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D _ _"]:
-    if convolution.kernel_size == convolution.stride == (1, 1):
-        return pointwise(x, convolution.weight.flatten(1), convolution.bias)
-    return convolution(x)
-
-
-def pointwise(x: Float[Tensor, "B C h w"], kernel: Float[Tensor, "D C"], bias: Tensor | None = None) -> Tensor:
-    """The convolution [B, D, h, w] with a kernel of one place, to which a dilation means nothing. But undilated, with
-    one thread and fewer than 16 images, torch keeps it from oneDNN and takes up to twice as long.
-    """
-    return F.conv2d(x, kernel[:, :, None, None], bias, dilation=2 if x.device.type == "cpu" else 1)
 
 
 def unit_features(
