@@ -223,7 +223,7 @@ def size_of(images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B 2"]:
 
 def prediction_from_scores(scores: Float[Tensor, "B ways_and_background H W"]) -> Prediction:
     """Largest score wins; a way is present when it wins at least one pixel."""
-    labels = scores.argmax(1)
+    labels = scores.max(1).indices  # as argmax, and many times as fast
     ways = torch.arange(1, scores.shape[1], device=scores.device)
     presence = (labels.flatten(1)[:, None, :] == ways[None, :, None]).any(-1)
     return Prediction(labels, presence, scores)

@@ -31,7 +31,6 @@ from fsslib.blocks.correlation import (
     CentrePivotBlock,
     feature_pyramid,
     largest_piece,
-    mask_features,
     resize_query,
     unit_features,
 )
@@ -116,9 +115,7 @@ class HSNet(BinaryMethod):
         """The levels' unit features, "level0" the coarsest, of supports inside the mask only."""
         with torch.no_grad():
             levels = kept or self.frozen(images)
-            if masks is not None:
-                levels = {name: mask_features(level, masks) for name, level in levels.items()}
-            encoded = {name: unit_features(level) for name, level in levels.items()}
+            encoded = {name: unit_features(level, masks) for name, level in levels.items()}
         if masks is None:
             encoded["size"] = size_of(images)
         return encoded
@@ -135,9 +132,9 @@ class HSNet(BinaryMethod):
         return self.resized(logits, tuple(query["size"][0].tolist())).unflatten(1, lead)
 
     def _pairs(self, query: list[Tensor], support: list[Tensor]) -> Float[Tensor, "B 2 _ _"]:
-        """The learner's answers, a few pairs at a time if they are large. Gradients want all of them kept anyway."""
+        """The learner's answers, a few pairs at a time if they are large: one mask leaves out more than many."""
         correlations = query[-1][0, :, 0].numel() * support[-1][0, 0, 0].numel()
-        few = len(query[0]) if torch.is_grad_enabled() else max(1, largest_piece(query[0].device) // correlations)
+        few = max(1, largest_piece(query[0].device) // correlations)
         pieces = (zip(*(level.split(few) for level in levels)) for levels in (query, support))
         return torch.cat([self.learner(*pair) for pair in zip(*pieces)])
 

@@ -170,7 +170,7 @@ class PixDA(Method):
         """The most likely class of each pixel; labels are class numbers 0 to C-1, none of them background."""
         with torch.no_grad(), self.autocast(episode.images.device):
             scores = self(episode).float()
-        labels = scores.argmax(1)
+        labels = scores.max(1).indices
         classes = torch.arange(scores.shape[1], device=labels.device)
         return Prediction(labels, (labels.flatten(1)[:, None] == classes[:, None]).any(-1), scores)
 

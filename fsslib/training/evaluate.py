@@ -232,7 +232,7 @@ def _at_original_size(
         padded, side = rule.fit == "padded", max(height, width)
         size = (side, side) if padded else (height, width)
         scores = F.interpolate(prediction.scores[row : row + 1], size, mode="bilinear", align_corners=padded)
-        labels, this = scores.argmax(1)[:, :height, :width], slice(row, row + 1)
+        labels, this = scores.max(1).indices[:, :height, :width], slice(row, row + 1)
         yield labels, truth, episode.class_ids[this], prediction.presence[this]
 
 

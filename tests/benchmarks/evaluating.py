@@ -68,11 +68,13 @@ def squeezing(size: int, pairs: int, whole: bool) -> tuple[Work, Work]:
         level[..., level.shape[-1] // 2 :] = 0  # outside the mask
     first = [blocks[0] for blocks in learner.encoders]
 
+    layers = [[level.unbind(1) for level in levels] for levels in inputs]
+
     @torch.inference_mode()
     def direct_form() -> object:
         if whole:
-            return direct.answer(learner, query, support)
-        correlations = [direct.correlation(*pair) for pair in zip(query, support)]
+            return direct.answer(learner, *layers)
+        correlations = [direct.correlation(*pair) for pair in zip(*layers)]
         return [direct.squeeze(x, [block]) for x, block in zip(correlations, first)]
 
     @torch.inference_mode()

@@ -28,6 +28,7 @@ from PIL import Image
 from fsslib import paths
 from fsslib.blocks.backbones import build_backbone
 from fsslib.data import open_task
+from fsslib.data.decode import fitted
 from fsslib.data.images import LabelledImageSet
 from fsslib.data.layouts import Layout, find
 from fsslib.data.toyworld import DOMAINS, ToyWorld
@@ -146,7 +147,8 @@ def reading(count: int) -> tuple[Work, Work]:
     layout = Layout("bench", ["{name}.jpg"], ["{name}.png"], {1: "aeroplane"})
     images = LabelledImageSet(find(layout, folder).files, layout.named(), name="bench", domain="photo", size=256)
     ((cache, _), *_) = images.cached(folder)._pixels.values()
-    return tuple(lambda read=read: [read(i) for i in images.ids] for read in (images._load_resized, cache.__getitem__))
+    ways = (lambda i: fitted(*images.load(i), images.shape), cache.__getitem__)
+    return tuple(lambda read=read: [read(i) for i in images.ids] for read in ways)
 
 
 def training(

@@ -40,7 +40,7 @@ def test_the_answer_is_the_direct_forms():
     query = [unit(level, torch.ones_like(masks)) for level in feature_pyramid(method.backbone, episode.query_images)]
     support = [unit(level, masks) for level in feature_pyramid(method.backbone, episode.support_images[:, 0, 0])]
     assert [level.shape[1] for level in query] == [2, 2]
-    logits = direct.answer(method.learner, query, support)
+    logits = direct.answer(method.learner, *([level.unbind(1) for level in levels] for levels in (query, support)))
     expected = F.interpolate(logits, (41, 56), mode="bilinear", align_corners=True)
     torch.testing.assert_close(method(episode), expected, rtol=1e-4, atol=1e-4)
 
