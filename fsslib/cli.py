@@ -76,7 +76,7 @@ class Reproduce(BaseModel):
     """Make a table of results: carry out the runs of a plan that are not finished, and gather results/PLAN.json."""
 
     plan: CliPositionalArg[str] = Field(description="A plan of the package, such as smoke or laptop, or a YAML file.")
-    jobs: int | None = Field(None, ge=1, description="Runs at a time; none: 1, or what the profile says.")
+    jobs: int | None = Field(None, ge=1, description="Runs at a time; none: 2, or what the profile says.")
     cores: int | None = Field(None, ge=1, description="Cores for all runs; none: all. OMP_NUM_THREADS goes first.")
     profile: Path | None = Field(None, description="Folder of a Snakemake profile, for a cluster: docs/cluster.md.")
     dry_run: bool = Field(False, description="Show what is done, what would run and how long that takes, and stop.")
@@ -85,7 +85,7 @@ class Reproduce(BaseModel):
         from fsslib.reproduction import plans
 
         plan = plans.Plan.load(self.plan)
-        print(plans.forecast(plan, jobs=self.jobs or 1), flush=True)
+        print(plans.forecast(plan, jobs=plans.at_a_time(self.jobs, self.cores)), flush=True)
         if self.dry_run:
             return
         if failures := plans.carry_out(plan, jobs=self.jobs, cores=self.cores, profile=self.profile):

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.profiler import profile
 
+from fsslib.blocks.backbones import build_backbone
 from tests.methods.contract import ALL_METHODS, DEVICE, random_batch, small_method
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +37,23 @@ def test_a_script_has_the_form_that_was_agreed(path):
     assert "CHANGED: " in text
     assert "import fsslib" not in text
     assert "from fsslib" not in text
+
+
+def test_a_resnet_convolves_one_image_with_one_thread_by_onednn():
+    """torch 2.15 keeps 1x1 convolutions from it, most of a bottleneck ResNet's, unless they are dilated."""
+    if not torch.backends.mkldnn.is_available():
+        assert "arm" in platform.machine() or "aarch" in platform.machine()
+        return
+    backbone, threads = build_backbone("resnet50", stages=("layer1",)).eval(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(), profile() as seen:
+            backbone(torch.rand(1, 3, 128, 128))  # of very small images no convolution goes there
+    finally:
+        torch.set_num_threads(threads)
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::mkldnn_convolution" in names
+    assert "aten::_slow_conv2d_forward" not in names
 
 
 @pytest.mark.parametrize("folder", ["fsslib", "notebooks/lessons"])

@@ -150,9 +150,10 @@ def pointwise(
     x: Float[Tensor, "B C _ _"], kernel: Float[Tensor, "D C"], bias: Tensor | None = None, stride: int = 1
 ) -> Float[Tensor, "B D h w"]:
     """The convolution with a kernel of one place, to which a dilation means nothing. But undilated, with one thread and
-    fewer than 16 images, torch keeps it from oneDNN and takes up to twice as long.
+    fewer than 16 images, torch keeps it from oneDNN, and maps of 16 x 16 places or more take up to twice as long.
     """
-    return F.conv2d(x, kernel[:, :, None, None], bias, stride, dilation=2 if x.device.type == "cpu" else 1)
+    slow = x.device.type == "cpu" and x.shape[-2] * x.shape[-1] >= 256
+    return F.conv2d(x, kernel[:, :, None, None], bias, stride, dilation=2 if slow else 1)
 
 
 class _Pointwise(nn.Conv2d):

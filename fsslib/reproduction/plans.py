@@ -131,7 +131,7 @@ def carry_out(
 ) -> list[str]:
     """Run what is not finished through Snakemake and return what failed, one text for each run.
 
-    On this machine: `jobs` runs at a time (1 unless told) share its `cores` (all that this process may use), or have
+    On this machine: `jobs` runs at a time (see `at_a_time`) share its `cores` (all that this process may use), or have
     OMP_NUM_THREADS each where that is set, and take a GPU each where there are any. With a Snakemake `profile`, a
     folder, its executor and its resources are used instead, and `jobs` only if given. A run that fails is tried once
     more. The results file is rewritten as runs end, seeds in their order. An interrupt reaches the runs, which save
@@ -180,6 +180,11 @@ def _last_lines(path: Path, count: int) -> str:
     return "\n".join([line for line in lines if line.strip()][-count:])
 
 
+def at_a_time(jobs: int | None, cores: int | None = None) -> int:
+    """`jobs`, or where none are told two runs if there are two cores: small networks hardly gain by a second thread."""
+    return jobs or min(2, cores or cpu_cores())
+
+
 @contextlib.contextmanager
 def _snakemake(
     plan: Plan, waiting: Sequence[Run], jobs: int | None, cores: int | None, profile: Path | str | None
@@ -187,7 +192,7 @@ def _snakemake(
     """Snakemake at work on a plan, in a process group of its own; what interrupts this process interrupts the group."""
     from fsslib.reproduction.run import sigterm_interrupts
 
-    root, gpus, at_once = paths.project_root(), [] if profile else _gpus(), jobs or 1
+    root, gpus, at_once = paths.project_root(), [] if profile else _gpus(), at_a_time(jobs, cores)
     told = re.match(r"\s*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
     threads = int(told[1]) if told else 1 if profile else max(1, (cores or cpu_cores()) // at_once)
     runs = {}

@@ -82,6 +82,7 @@ class Project:
         write_notebook(self.site / "fsslib" / "shipped" / "notebooks" / NOTEBOOK, *cells)
 
     def start(self, threads: int | None = 1, **options) -> subprocess.Popen:
+        options = {"jobs": 1} | options
         code = (
             "from fsslib.reproduction import plans\n"
             "plan = plans.Plan.load('tried.yaml')\n"
@@ -107,6 +108,11 @@ class Project:
 @pytest.fixture
 def project(tmp_path, installed) -> Project:
     return Project(tmp_path, installed)
+
+
+def test_two_runs_at_a_time_where_nothing_is_said_and_there_are_two_cores(monkeypatch):
+    monkeypatch.setattr(plans, "cpu_cores", lambda: 8)
+    assert [plans.at_a_time(*told) for told in ((None,), (None, 1), (None, 4), (3,), (1, 4))] == [2, 1, 2, 3, 1]
 
 
 def test_matrices_expand_to_every_combination():
@@ -318,7 +324,7 @@ def test_a_run_computes_with_as_many_threads_as_the_user_says_and_its_job_withou
 @pytest.mark.slow
 def test_what_keeps_snakemake_from_starting_is_shown(project):
     project.plans()
-    told, errors = project.start(profile="no_such_profile").communicate(timeout=500)
+    told, errors = project.start(profile="no_such_profile", jobs=None).communicate(timeout=500)
     assert not told
     assert "Snakemake started no run. Its last words:" in errors
     assert "no_such_profile" in errors
