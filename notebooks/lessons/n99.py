@@ -82,17 +82,23 @@ def show_forest(judged: Sequence[Judgement], *, width: float = 9.0) -> Figure:
 def show_words(lines: Sequence[Judgement]) -> Figure:
     """Each comparison as a point: the mean difference, the half-width of its 95 % interval; and where a word begins.
 
-    Lines are drawn for the number of units that most comparisons have.
+    Regions are drawn for the number of units that most comparisons have; beyond 2 points the axis is logarithmic.
     """
     usual = mode(line.interval.n for line in lines)
     one_sided, two_sided = (stats.t.ppf(q, usual - 1) for q in (0.95, 0.975))
     figure, ax = plt.subplots(figsize=(8.4, 3.8), dpi=DPI, layout="constrained")
     far = 1.1 * max(abs(line.interval.mean) for line in lines)
     high = 1.1 * max(line.interval.mean - line.interval.low for line in lines)
-    roof = MARGIN * two_sided / one_sided
-    ax.fill([-MARGIN, 0, MARGIN], [0, roof, 0], color=COLOUR_OF["no effect"], alpha=0.12, lw=0)
+    heights = np.linspace(0, high, 200)
+    roof = np.clip(MARGIN - heights * one_sided / two_sided, 0, None)
+    ax.fill_betweenx(heights, -roof, roof, color=COLOUR_OF["no effect"], alpha=0.14, lw=0)
     for side, word in ((1, "holds"), (-1, "does not hold")):
-        ax.fill([0, side * far, side * far], [0, far, 0], color=COLOUR_OF[word], alpha=0.08, lw=0, zorder=0)
+        ax.fill_betweenx(heights, side * heights, side * far, color=COLOUR_OF[word], alpha=0.08, lw=0, zorder=0)
+    ax.set_xscale("symlog", linthresh=2)
+    steps = [step for step in (1, 2, 5, 10, 20, 50) if step < far]
+    ax.set_xticks(
+        [*(-step for step in steps[::-1]), 0, *steps], [*(f"-{s}" for s in steps[::-1]), "0", *map(str, steps)]
+    )
     for (word, world), group in groupby(sorted(lines, key=_word_and_world), _word_and_world):
         group = list(group)
         marker = "x" if word == "not testable here" else MARKER_OF[world]
