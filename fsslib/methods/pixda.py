@@ -252,7 +252,8 @@ class PixDA(Method):
     def measures(self, exams: Mapping[str, Any]) -> dict[str, float]:
         """How well the adversary tells the first exam's predictions from the second's: the area under its ROC curve.
 
-        Over pixels, every seventh of them, or patches of the test images, which it never saw; 0.5 is chance.
+        Over pixels, every seventh of them, or patches of the test images, which it never saw; 0.5 is chance. Images of
+        the source are taken as they are: a discriminator that learnt on stylised ones may find them strange.
         """
         if self.adversary == "none":
             return {}
