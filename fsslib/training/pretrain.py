@@ -73,7 +73,7 @@ RULE = 1
 """Number of the rule by which this file trains: cached weights of another rule are made anew."""
 
 SECONDS = 27.0
-"""What one training takes on one thread of the processor that made results/toy_splits.json, for forecasts."""
+"""About what one training takes on one thread of a server processor of 2024, for forecasts alone."""
 
 
 def weights_file(data: str, fold: int) -> Path:
