@@ -56,7 +56,7 @@ def repeating(episodes: int, images_of_a_class: int) -> tuple[Work, Work]:
 
 
 def hypercorrelating(size: int, learning: bool) -> tuple[Work, Work]:
-    """HSNet on ResNet-50, one episode: answered, or a step of training. As the released code computes it, and as here."""
+    """HSNet on ResNet-50, one episode: answered, or a step of training. As the released code does it, and as here."""
     torch.manual_seed(0)
     method = build_method("hsnet", backbone="resnet50").train(learning)
     mask = torch.zeros(1, 1, 1, size, size, dtype=torch.int64)
