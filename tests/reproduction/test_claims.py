@@ -230,7 +230,7 @@ def test_the_paper_s_figures_are_those_of_its_ablation():
 def test_the_tables_have_every_claim_and_every_verdict():
     table, summary = claims_table(), claims_summary()
     judged = [line for x in CLAIMS for line in judge(x)]
-    assert [row[-1] for row in table.rows] == [line.word for line in judged]
+    assert [row[-1] for row in table.rows] == [line.told for line in judged]
     assert [row[0] for row in table.rows if row[0]] == [row[0] for row in summary.rows]
     assert {row[0].partition(":")[0] for row in claims_table("PixDA").rows if row[0]} == {"PixDA"}
     whole = next(row for row in summary.rows if row[0].startswith("RtD: The whole method"))
