@@ -111,9 +111,13 @@ class Judgement:
 
     @property
     def told(self) -> str:
-        """The word, and what it lacks: the n that would be needed, or what the control showed."""
+        """The word, and what it lacks: the n that would be needed, or what the control showed.
+
+        Where n would do for a difference of the margin, this one is near it.
+        """
         if self.word == "inconclusive" and self.interval.error:
-            return f"{self.word}, needs n = {needed(self.interval)}"
+            more = needed(self.interval)
+            return f"{self.word}, " + (f"needs n = {more}" if more > self.interval.n else "near the margin")
         return f"{self.word}: {self.control.interval}" if self.word == "not testable here" else self.word
 
 

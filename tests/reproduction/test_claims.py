@@ -87,6 +87,10 @@ def test_columns_are_corrected_together_and_rare_classes_are_a_column(monkeypatc
     columns = ["night", "dusk", {"title": "rare", "rare": "dusk"}]
     words = {line.column: line.told for line in judge(claim(columns=columns))}
     assert words == {"night": "inconclusive, needs n = 11", "dusk": "no effect", "rare": "holds"}
+    for run in found:  # with less noise ten would find a point, and this is less than one
+        run["scores"]["night"]["miou"] -= 0.001 * (-1) ** run["config"]["seed"] * (run["label"] == "a")
+    told = {line.column: line.told for line in judge(claim(columns=columns))}
+    assert told["night"] == "inconclusive, near the margin"
     found[0]["scores"]["dusk"]["per_class"] = {"pole": None, "road": 0.9}
     assert [len(line.gaps) for line in judge(claim(columns=columns))] == [10, 10, 9]
 
@@ -240,5 +244,6 @@ def test_the_tables_have_every_claim_and_every_verdict():
         for line in judged
         if line.claim.id == "rtd_whole" and line.test.plan == "toy_splits" and line.word == "holds"
     ]
-    assert len(holds) == 3 and f"all minus BS: holds in {', '.join(holds)}" in whole[2]
+    assert len(holds) == 3
+    assert f"all minus BS: holds in {', '.join(holds)}" in whole[2]
     assert whole[2].endswith("n = 12")
