@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class DataSet:
     """What a run may ask of a data set: its folds, the domains to learn from and to test in, those tested unasked.
 
-    One that `adapts` has a fixed list of classes and takes exactly one target; the others pose episodes.
+    One that `adapts` has a fixed list of classes and takes exactly one target; the others pose episodes. `has_parts`:
+    its images are files that can be cut into disjoint parts.
     """
 
     about: str
@@ -27,6 +28,7 @@ class DataSet:
     folds: tuple[int, ...] = (0,)
     trainable: bool = True
     adapts: bool = False
+    has_parts: bool = False
     opener: str = "openers"
 
 
@@ -38,6 +40,9 @@ def open_task(
     targets: Sequence[str] = (),
     size: int = 64,
     novel_as_background: bool = False,
+    draw: int = 0,
+    source_parts: int = 1,
+    target_parts: int = 1,
     device: Any = "cpu",
 ) -> "FewShotTask | AdaptationTask":
     """The task of a data set. `size` is the side of its square images or, for streets, their height; `device` is where
@@ -51,9 +56,13 @@ def open_task(
     - "cdfss": all classes of PASCAL are trained on, and only targets are tested.
     - "untrained": the real data set `source` alone, every class with FEWEST_IMAGES tested and none trained on;
       "pascal_all" so with PASCAL and more images a class.
-    - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development.
+    - "streets": the toy streets, from the look "game" to "cities", or to "meadow", the city for development. In
+      "streets_spoilt" every tenth image of the game is bad: what a selection of images should find.
     - "cityscapes": "gta5" or "synthia" to Cityscapes, K labelled images of every city, tested on the val split.
     - "camvid": CamVid from "day" to "dusk". "streets_camvid": the toy streets' "game" to CamVid's "day".
+
+    Where the images are files, `source_parts` cuts those of the source, training and test, into so many disjoint parts,
+    and `target_parts` those of each target; the task has the parts with the number `draw`, or its rest.
 
     Training images that hold a held-out class as background are dropped (toy: not drawn) unless `novel_as_background`
     on the toy world, the papers' way. Raises ValueError naming what there is for an unknown data set, fold or domain,
@@ -67,6 +76,8 @@ def open_task(
             there = ", ".join(known) or "none but its source"
             raise ValueError(f"Unknown domain {domain!r} of {data}; there are {there}.")
     more = {"novel_as_background": novel_as_background} if data == "toy" else {}
+    if facts.has_parts:
+        more = {"draw": draw, "source_parts": source_parts, "target_parts": target_parts}
     module, _, name = facts.opener.partition(":")
     opener = getattr(import_module(f"fsslib.data.{module}"), name or data)
     return opener(data=data, fold=fold, source=source, targets=tuple(targets), size=size, device=device, **more)
@@ -121,12 +132,14 @@ DATA_SETS = {
         targets=tuple(name for name in EPISODES if name != "pascal"),
         folds=(0, 1, 2, 3),
         opener="openers:few_shot",
+        has_parts=True,
     ),
     "cdfss": DataSet(
         "all of PASCAL VOC 2012 to learn from, other data sets to test in: the benchmark CD-FSS",
         targets=tuple(name for name in EPISODES if name != "pascal"),
         default_targets=("deepglobe", "isic", "chest_xray", "fss_1000"),
         opener="openers:few_shot",
+        has_parts=True,
     ),
     "pascal_all": DataSet(
         "PASCAL VOC 2012, every class tested and none trained on: for untrained networks",
@@ -144,6 +157,7 @@ DATA_SETS = {
         default_targets=("pascal",),
         folds=(0, 1, 2, 3),
         opener="openers:few_shot",
+        has_parts=True,
     ),
     "photos": DataSet(
         "PASCAL VOC 2012 and COCO together, and any other data set as a target",
@@ -151,6 +165,7 @@ DATA_SETS = {
         default_targets=("magnetic_tile", "camvid"),
         folds=(0, 1, 2, 3),
         opener="openers:few_shot",
+        has_parts=True,
     ),
     "streets": DataSet(
         "the toy world's streets, drawn by the program: from a clean game to towns",
@@ -160,12 +175,21 @@ DATA_SETS = {
         adapts=True,
         opener="worlds",
     ),
+    "streets_spoilt": DataSet(
+        "the toy streets, every tenth image of the game turned upside down without its labels: a control",
+        sources=("game",),
+        targets=("cities", "meadow"),
+        default_targets=("cities",),
+        adapts=True,
+        opener="worlds:streets",
+    ),
     "camvid": DataSet(
         "CamVid, filmed from a car: from drives by day to one at dusk",
         sources=("day",),
         targets=("dusk", "dusk_all"),
         default_targets=("dusk",),
         adapts=True,
+        has_parts=True,
     ),
     "streets_camvid": DataSet(
         "from the toy streets' game to CamVid by day, with CamVid's classes",

@@ -18,6 +18,7 @@ from torch import Tensor
 from fsslib.data.cache import ArrayCache, array_cache, remembered
 from fsslib.data.decode import NOTED, DataError, fitted, hold_sizes, read_image, resize_labels
 from fsslib.data.layouts import Place, read_labels
+from fsslib.data.sampling import group_ids
 from fsslib.episodes import VOID, Episode, EpisodeRow, LabelledImages, largest_group, sample_rows
 from fsslib.protocols import Protocol
 
@@ -173,6 +174,26 @@ class LabelledImageSet:
     def without_classes(self, classes: Collection[int]) -> "LabelledImageSet":
         """The same set without the images that hold a pixel of one of these classes: they cannot leak into training."""
         return self.restricted(i for i, shown in self.contents.items() if shown.held.isdisjoint(classes))
+
+    def part(self, number: int, parts: int) -> "LabelledImageSet":
+        """One of `parts` disjoint parts that have about as many images of each class; one part is the set itself.
+
+        Each has a stretch of every large group, so that the frames of a drive are not dealt out to all parts, and small
+        groups whole. An image counts for the rarest class that it shows.
+        """
+        if parts == 1:
+            return self
+        groups = group_ids(self.ids, (self._groups or dict.fromkeys(self.ids, "")).__getitem__)
+        stretch = {
+            i: place * parts // len(members) if len(members) >= parts else 0
+            for members in groups.values()
+            for place, i in enumerate(members)
+        }
+        dealt: dict[str, int] = {}
+        for images in (*sorted(self.images_by_class.values(), key=len), self.ids):
+            first, left = len(dealt), sorted((i for i in images if i not in dealt), key=lambda i: (stretch[i], i))
+            dealt |= {i: (first + place * parts // len(left)) % parts for place, i in enumerate(left)}
+        return self.restricted(i for i in self.ids if dealt[i] == number % parts)
 
     def cached(self, root: Path | None = None) -> "LabelledImageSet":
         """The same set over a cache on disk, shared by all processes and later runs; see `fsslib.data.cache`.

@@ -1,7 +1,8 @@
 """Opening the tasks of `fsslib.data.DATA_SETS` on real images."""
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fsslib.data import FEWEST_IMAGES, SPELLINGS
 from fsslib.data.benchmarks import coco_fold, pascal_fold
@@ -71,14 +72,17 @@ def _cached(images: LabelledImageSet) -> LabelledImageSet:
     return images if len(images) * 4 * height * width <= IN_MEMORY else images.cached()
 
 
-def few_shot(*, data, fold, targets, size, **_) -> FewShotTask:
+def few_shot(*, data, fold, targets, size, draw=0, source_parts=1, target_parts=1, **_) -> FewShotTask:
     """From photographs to the classes that a fold holds out, and to other data sets.
 
     Training drops every image that holds a pixel of a held-out class, as BAM does (HSNet and PFENet keep them, with the
     novel objects as background); the test in the source has exactly the dropped ones.
     """
     asked_of = SOURCES[data]
-    sets = [_cached(open_images(name, size=size)) for name in asked_of.sets]
+    if source_parts > 1:  # with fewer images of each class, but two at least: a support and a query
+        fewer = {name: max(2, getattr(asked_of, name) // source_parts) for name in ("tested", "learnt")}
+        asked_of = replace(asked_of, benchmark=None, **fewer)
+    sets = [_cached(open_images(name, size=size)).part(draw, source_parts) for name in asked_of.sets]
     train, learnt, test, tested = _cut(asked_of, data, sets, fold)
     if not learnt or (test is not None and not tested):
         cuts = {other: _cut(asked_of, data, sets, other) for other in range(4)}
@@ -91,7 +95,9 @@ def few_shot(*, data, fold, targets, size, **_) -> FewShotTask:
         )
     tests, asked = {} if test is None else {"photo": test}, {}
     for target in targets:
-        tests[target], asked[target] = _target(target, size, {*train.class_names} - {*asked_of.held_out(fold)})
+        tests[target], asked[target] = _target(
+            target, size, (draw, target_parts), {*train.class_names} - {*asked_of.held_out(fold)}
+        )
     if not tests:
         raise DataError(f"{data} tests in other data sets alone, and none is named: give some as targets.")
     benchmarks = {"photo": (asked_of.benchmark, fold)} if asked_of.benchmark else {}
@@ -109,10 +115,10 @@ def _cut(asked_of: Source, data: str, sets: list[LabelledImageSet], fold: int) -
     return train, learnt, test, tested
 
 
-def _target(name: str, size: int, learnt: set[int]) -> tuple[LabelledImageSet, tuple[int, ...]]:
+def _target(name: str, size: int, part: tuple[int, int], learnt: set[int]) -> tuple[LabelledImageSet, tuple[int, ...]]:
     """A target's images and the classes it is asked for: none that training is for, however rare it is there."""
     facts = TARGETS.get(SPELLINGS.get(name, name), Target())
-    images = _cached(open_images(facts.opens or name, part=facts.part, size=facts.size or size))
+    images = _cached(open_images(facts.opens or name, part=facts.part, size=facts.size or size)).part(*part)
     if facts.classes:
         return images, tuple(class_id(title) for title in facts.classes)
     asked = tuple(c for c in images.usable_classes(minimum_images=facts.fewest) if c not in learnt)
@@ -169,14 +175,18 @@ def camvid_part(name: str, size: int) -> LabelledImageSet:
     return images.restricted(ids, name.partition("_")[0])
 
 
-def camvid(*, targets, size, **_) -> AdaptationTask:
+def camvid(*, targets, size, draw=0, target_parts=1, **_) -> AdaptationTask:
+    # The source is one and the same; a part of dusk is labelled images all over the drive, and a stretch of the test.
     (target,) = targets or ("dusk",)
     train, held_out, day = (camvid_part(f"day_{part}", size) for part in ("train", "val", "test"))
     pool = camvid_part("dusk_train_all" if target == "dusk_all" else "dusk_train", size)
-    dusk = camvid_part("dusk_test", size)
+    dusk, number = camvid_part("dusk_test", size), draw % target_parts
+    stretch = [place * target_parts // len(dusk) == number for place in range(len(dusk))]
+    dusk = dusk.restricted(itertools.compress(dusk.ids, stretch))
     tests = {"day": ImageSet(day, day.ids), target: ImageSet(dusk, dusk.ids)}
     groups = group_ids(pool.ids, drive_of_each(pool.ids).__getitem__)
-    return AdaptationTask(train, train.ids, pool, groups, tests, ImageSet(held_out, held_out.ids))
+    held_out = ImageSet(held_out, held_out.ids)
+    return AdaptationTask(train, train.ids, pool, groups, tests, held_out, part=(number, target_parts))
 
 
 def streets_camvid(*, size, device, **_) -> AdaptationTask:

@@ -11,7 +11,7 @@ from typing import Any
 from fsslib import paths
 from fsslib.data.names import ALIASES
 from fsslib.data.sampling import k_per_group
-from fsslib.data.streams import ImageSet, ImageStream, PairStream
+from fsslib.data.streams import ImageSet, ImageStream, PairStream, Relabelled
 from fsslib.episodes import EpisodeManifest, EpisodeSet, EpisodeSource, EpisodeStream, SegmentationSource
 from fsslib.files import DataError
 from fsslib.protocols import protocol_named
@@ -120,6 +120,10 @@ class FewShotTask:
         return "\n".join(lines)
 
 
+UNLABELLED = 50
+"""Images of each group of the target that are seen without labels where K = 0."""
+
+
 @dataclass(frozen=True)
 class AdaptationTask:
     """Segment the same classes in another domain: many labelled source images, K labelled target images per group.
@@ -134,6 +138,8 @@ class AdaptationTask:
     target_ids_by_group: Mapping[str, tuple[str, ...]]
     tests: Mapping[str, ImageSet]
     held_out: ImageSet
+    part: tuple[int, int] = (0, 1)
+    """Which of how many disjoint parts of the target's images is labelled."""
 
     @property
     def train_classes(self) -> tuple[int, ...]:
@@ -146,9 +152,10 @@ class AdaptationTask:
         return {"num_classes": len(self.source.class_names), "source_images": len(self.source_ids)}
 
     def labelled_targets(self, shots: int, seed: int) -> tuple[str, ...]:
-        """The K images of each group. Raises ValueError naming a group that has fewer."""
-        group_of = {i: group for group, ids in self.target_ids_by_group.items() for i in ids}
-        drawn = k_per_group(group_of, group_of.__getitem__, shots, seed=f"target-{seed}")
+        """The K images of each group; for K = 0 the UNLABELLED ones. Raises ValueError naming a group with fewer."""
+        number, parts = self.part if shots else (0, 1)
+        group_of = {i: group for group, ids in self.target_ids_by_group.items() for i in ids[number::parts]}
+        drawn = k_per_group(group_of, group_of.__getitem__, shots or UNLABELLED, seed=f"target-{seed}")
         return tuple(i for ids in drawn.values() for i in ids)
 
     def streams(
@@ -156,13 +163,15 @@ class AdaptationTask:
     ) -> dict[str, ImageStream | PairStream]:
         """Batches of the source, of the K target images per group (`shots`), and of both. There are no ways here.
 
-        Raises LeakageError when a test image is among the training images.
+        For K = 0 the target's labels are void throughout. Raises LeakageError when a test image is among the training
+        images.
         """
         check_leakage(self)
         if ways != 1:
             raise ValueError(f"Domain adaptation has a fixed list of classes and no ways; found ways {ways}.")
         source = ImageStream(self.source, self.source_ids, batch_size, f"source-{seed}")
-        target = ImageStream(self.target, self.labelled_targets(shots, seed), batch_size, f"target-{seed}")
+        shown = self.target if shots else Relabelled(self.target, {}, self.target.class_names)
+        target = ImageStream(shown, self.labelled_targets(shots, seed), batch_size, f"target-{seed}")
         return {"source": source, "target": target, "both": PairStream(source, target)}
 
     def exams(self, episodes: int, *, protocol: str = "toy", **_: Any) -> dict[str, ImageSet]:

@@ -1,9 +1,17 @@
 """Opening the tasks of `fsslib.data.DATA_SETS` on drawn worlds, which need no reader of files."""
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
 from fsslib.data.sampling import group_ids, in_turn
 from fsslib.data.streams import ImageSet
 from fsslib.data.tasks import AdaptationTask, FewShotTask
 from fsslib.data.toyworld import ToyWorld, base_classes, fold_classes, split_base_classes, split_classes
+from fsslib.episodes import LabelledImages, SegmentationSource
 
 
 def toy(*, fold, source, targets, size, device, novel_as_background=False, **_) -> FewShotTask:
@@ -29,7 +37,28 @@ TEST_STREETS = 200
 HELD_OUT_STREETS = 50
 
 
-def streets(*, targets, size, device, **_) -> AdaptationTask:
+@dataclass(frozen=True)
+class Spoilt:
+    """A source of which every tenth image is known to be bad: its picture stands on its head, its labels do not."""
+
+    source: SegmentationSource
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def images(self, ids: Sequence[str]) -> LabelledImages:
+        """The source's images, the bad ones among them."""
+        batch = self.source.images(ids)
+        bad = torch.tensor([image_id in self.bad for image_id in ids], device=batch.images.device)
+        images = torch.where(bad[:, None, None, None], batch.images.flip(2), batch.images)
+        return LabelledImages(images, batch.labels, batch.domain)
+
+    @functools.cached_property
+    def bad(self) -> frozenset[str]:
+        return frozenset(self.source.ids[::10])
+
+
+def streets(*, data, targets, size, device, **_) -> AdaptationTask:
     # Here, for the toy world does without them.
     from fsslib.data.toyworld.streets import DEVELOPMENT_CITY, Streets, city_of
 
@@ -39,6 +68,7 @@ def streets(*, targets, size, device, **_) -> AdaptationTask:
     seen = game.test_ids(TEST_STREETS + HELD_OUT_STREETS)
     asked = in_turn(towns.test_ids(TEST_STREETS // len(towns.domains)), city_of)
     tests = {"game": ImageSet(game, seen[:TEST_STREETS]), target: ImageSet(towns, asked)}
+    learnt = Spoilt(game) if data == "streets_spoilt" else game
     return AdaptationTask(
-        game, game.ids, towns, group_ids(towns.ids, city_of), tests, ImageSet(game, seen[TEST_STREETS:])
+        learnt, game.ids, towns, group_ids(towns.ids, city_of), tests, ImageSet(game, seen[TEST_STREETS:])
     )

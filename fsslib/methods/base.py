@@ -149,6 +149,10 @@ class Method(nn.Module):
         """`predict` from what `encode` gave. A method that overrides the one overrides the other."""
         return prediction_from_scores(self.decode(support, query).float())
 
+    def measures(self, exams: Mapping[str, Any]) -> dict[str, float]:
+        """What the record of a run tells of its parts beside the scores, in evaluation mode. Default: nothing."""
+        return {}
+
     def autocast(self, device: torch.device) -> AbstractContextManager:
         if self.compute_dtype == torch.float32:
             return nullcontext()

@@ -19,6 +19,7 @@ What differs from the released code, whose behaviour stays within reach where it
 
 import copy
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ from fsslib.blocks.adversarial import (
 from fsslib.blocks.backbones import Backbone
 from fsslib.blocks.deeplab import DeepLab, make_caffe_layout
 from fsslib.blocks.stylise import fourier_stylise
-from fsslib.episodes import LabelledImages
+from fsslib.episodes import VOID, LabelledImages
 from fsslib.methods.base import Method, Optimizers, Prediction, check_finite
 
 Pair = tuple[LabelledImages, LabelledImages]
@@ -232,11 +233,37 @@ class PixDA(Method):
         return {name: value.item() for name, value in losses.items()}
 
     def _fool(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What the target pays for being recognised."""
-        shown = logits.softmax(1)
-        if self.adversary == "patch":
-            return domain_loss(self.image_discriminator(shown), "source")
-        return pixadv_loss(logits, self.pixel_discriminator(shown), labels, **self.maps)
+        """What the target pays for being recognised. Without a label (K = 0) every pixel pays alike."""
+        judge, labelled = self._judge, bool((labels != VOID).any())
+        if not labelled and (self.maps["use_difficulty"] or self.maps["use_balance"]) and self.adversary == "pixel":
+            raise ValueError(
+                "The maps S and B weigh pixels by their labels, and this batch of the target has none (K = 0). Switch "
+                "difficulty and balance off."
+            )
+        if self.adversary == "patch" or not labelled:
+            return domain_loss(judge(logits.softmax(1)), "source")
+        return pixadv_loss(logits, judge(logits.softmax(1)), labels, **self.maps)
+
+    @property
+    def _judge(self) -> nn.Module:
+        return self.image_discriminator if self.adversary == "patch" else self.pixel_discriminator
+
+    @torch.no_grad()
+    def measures(self, exams: Mapping[str, Any]) -> dict[str, float]:
+        """How well the adversary tells the first exam's predictions from the second's: the area under its ROC curve.
+
+        Over pixels, every seventh of them, or patches of the test images, which it never saw; 0.5 is chance. Images of
+        the source are taken as they are: a discriminator that learnt on stylised ones may find them strange.
+        """
+        if self.adversary == "none":
+            return {}
+        device, said = self.kept.device, []
+        for exam in exams.values():
+            shown = (self._judge(self(batch.to(device)).softmax(1)) for batch in exam.batches(8))
+            said.append(torch.cat([-logits.flatten()[:: 7 if self.adversary == "pixel" else 1] for logits in shown]))
+        source, target = map(len, said)
+        ranks = torch.cat(said).double().argsort().argsort()[:source].double() + 1
+        return {"discriminator_auc": ((ranks.sum() - source * (source + 1) / 2) / (source * target)).item()}
 
     def _discriminators_learn(self, learn: bool) -> None:
         for judge in (self.pixel_discriminator, self.image_discriminator):

@@ -45,7 +45,7 @@ def _scalar(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Option = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 
-_CAME_LATER = {"recipe", "draw", "accumulate", "compile", "keep_features"}
+_CAME_LATER = {"recipe", "draw", "accumulate", "compile", "source_parts", "target_parts", "keep_features"}
 
 
 class RunConfig(BaseModel):
@@ -73,13 +73,17 @@ class RunConfig(BaseModel):
     )
     fold: int = Field(0, description="The fold whose classes are held out for the test.")
     ways: int = Field(1, ge=1, description="Classes asked for in one episode.")
-    shots: int = Field(1, ge=1, description="Labelled example images per class; per city in domain adaptation.")
+    shots: int = Field(
+        1, ge=0, description="Labelled example images per class; per city in domain adaptation, where 0 is none."
+    )
     image_size: int = Field(64, ge=16, description="Side of the square images, in pixels; the height of streets.")
     steps: int = Field(300, ge=0, description="Training steps; 0 tests the untrained network.")
     batch_size: int = Field(8, ge=1, description="Episodes per training step, or images of each domain.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the recipe's own.")
     episodes: int = Field(500, ge=1, description="Test episodes per domain, or test images.")
-    draw: int = Field(0, ge=0, description="Which draw of test episodes: another number, other questions.")
+    draw: int = Field(0, ge=0, description="Which draw of test episodes, or of parts: another number, other questions.")
+    source_parts: int = Field(1, ge=1, description="Disjoint parts that the source's images are cut into.")
+    target_parts: int = Field(1, ge=1, description="Disjoint parts that each target's images are cut into.")
     protocol: str = Field("toy", description="The rules of scoring: a name out of fsslib.protocols.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights and of the training episodes.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
@@ -119,7 +123,12 @@ class RunConfig(BaseModel):
                 f"{self.data} is for domain adaptation, with one target and no ways; found targets "
                 f"{', '.join(self.targets) or 'none'} and ways {self.ways}"
             )
-        fixed = f"{self.data} has fixed test images" if facts.adapts else ""
+        if not self.shots and not facts.adapts:
+            raise ValueError(f"an episode of {self.data} shows at least one example; found shots 0")
+        cut = self.source_parts > 1 or self.target_parts > 1
+        if cut and not facts.has_parts:
+            raise ValueError(f"{self.data} has no files to cut into parts; leave source_parts and target_parts out")
+        fixed = f"{self.data} has fixed test images" if facts.adapts and not cut else ""
         if self.draw and PROTOCOLS[self.protocol].episodes != "own":
             fixed = f"protocol {self.protocol} has fixed test episodes"
         if self.draw and fixed:

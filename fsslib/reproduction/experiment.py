@@ -57,7 +57,8 @@ class Experiment:
     def task(self) -> FewShotTask | AdaptationTask:
         """What is learnt from and asked for. Raises DataError and ValueError as `open_task`."""
         c = self.config
-        return open_task(c.data, fold=c.fold, source=c.source, targets=c.targets, size=c.image_size, device=self.device)
+        where = {"fold": c.fold, "source": c.source, "targets": c.targets, "size": c.image_size, "device": self.device}
+        return open_task(c.data, **where, draw=c.draw, source_parts=c.source_parts, target_parts=c.target_parts)
 
     @cached_property
     def exams(self) -> dict[str, Exam]:
@@ -139,6 +140,7 @@ class Experiment:
                 "held_out_loss": best.loss,
                 "scores": {domain: _score(self.exams[domain], meter) for domain, meter in best.meters.items()},
             },
+            **({"measures": measures} if (measures := self.method.eval().measures(self.exams)) else {}),
             "floors": _floors(self.exams, self.meters, config.source),
             "training": {
                 "steps": len(history.rows),

@@ -25,7 +25,7 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 from fsslib.files import write_atomically
-from fsslib.reproduction.claims import RULE, WORDS, Judgement
+from fsslib.reproduction.claims import RULE, WORDS, Judgement, counted
 from fsslib.reproduction.result import score_rows
 from fsslib.reproduction.statistics import Interval
 from fsslib.reproduction.tables import Table
@@ -153,7 +153,7 @@ class Report:
 
 
 def _filled(notebook: NotebookNode, **resources: Any) -> str:
-    told = {one.__name__: one for one in (duration, grouped, reach, place, score_rows)}
+    told = {one.__name__: one for one in (counted, duration, grouped, reach, place, score_rows)}
     filters = {"markdown2html": markdown_html} | told
     exporter = HTMLExporter(
         template_file=str(TEMPLATE), filters=filters, exclude_input_prompt=True, exclude_output_prompt=True

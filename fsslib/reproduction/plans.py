@@ -312,7 +312,7 @@ def seconds_of(config: RunConfig, measured: Sequence[Mapping[str, Any]]) -> tupl
 
     wanted = config.model_dump(mode="json")
     device = "cuda" if config.device == "cuda" else choose_device(config.device)
-    there = [row for row in measured if row["environment"]["device"] == device]
+    there = [row for row in measured if "training" in row and row["environment"]["device"] == device]
     for names in (_SAME_WORK, _ALIKE):
         like = [row for row in there if all(of(row["config"], n) == of(wanted, n) for n in names)]
         rates = [row["training"]["seconds"] / row["training"]["steps"] for row in like if row["training"]["steps"]]

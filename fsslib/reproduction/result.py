@@ -5,6 +5,7 @@ torch. `Experiment.record` writes them.
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -20,7 +21,9 @@ RARE = ("pole", "sign", "person", "rider", "pedestrian", "bicyclist")
 Runs = Sequence[Mapping[str, Any]]
 """Records with their labels: the rows of a results file."""
 Unit = Hashable
-"""What was trained or asked by itself: fold and seed, or the hash of the questions for an answer that does not look."""
+"""What was drawn by itself, or the hash of the questions for an answer that does not look."""
+UNITS = {"split": ("fold",), "fold": ("fold",), "draw": ("fold", "draw", "seed")}
+"""The parameters that name a unit. Seeds of a split or a fold share its classes and its questions."""
 Domains = Annotated[list[str], BeforeValidator(lambda said: [said] if isinstance(said, str) else said)]
 
 
@@ -118,29 +121,29 @@ def chosen(runs: Runs, asked: Selector) -> Runs:
     ]
 
 
-def numbers(runs: Runs, asked: Selector) -> dict[Unit, float]:
-    """The number that is asked for of every run it chooses, in percent; runs in which it is undefined are left out.
+def numbers(runs: Runs, asked: Selector, unit: str = "draw") -> dict[Unit, float]:
+    """The number that is asked for of the runs it chooses, in percent, a mean for each unit (one of UNITS).
 
-    What an answer that does not look scores is the same for all networks with the same questions, and counted once for
-    each list of them. Older records know it for the source alone.
+    Runs in which it is undefined are left out. What an answer that does not look scores is the same for all networks
+    with the same questions, and counted once for each list of them. Older records know it for the source alone.
     """
-    found = {}
+    found: dict[Unit, list[float]] = {}
     for run in chosen(runs, asked):
-        domain, unit = asked.domain(run), (run["config"]["fold"], run["config"]["seed"])
+        domain, key = asked.domain(run), tuple(run["config"].get(name, 0) for name in UNITS[unit])
         if domain is None:
             raise ValueError(f"{asked.name!r} names no domain; give one as score or rare, or something to show")
         score = run["scores"][domain]
         if asked.floor:
             by_domain = run["floors"].get("by_domain", {}) if asked.floor == "everything" else {}
-            unit, value = score["manifest_sha256"], by_domain.get(domain, run["floors"].get(asked.floor))
+            key, value = score["manifest_sha256"], by_domain.get(domain, run["floors"].get(asked.floor))
         elif asked.rare:
             ious = [iou for name, iou in score["per_class"].items() if name in RARE and iou is not None]
             value = sum(ious) / len(ious) if ious else None
         else:
             value = score["miou"]
         if value is not None:
-            found[unit] = 100 * value
-    return found
+            found.setdefault(key, []).append(100 * value)
+    return {key: fmean(values) for key, values in found.items()}
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> str:

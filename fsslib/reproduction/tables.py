@@ -13,7 +13,7 @@ the plan.
       - columns: [photo, night]
         differences: [[SG-One, prototypes]]
 
-Numbers are mIoU in percent: the mean over the runs, and Student's 95 % interval where there are five or more.
+Numbers are mIoU in percent: the mean over the units, and Student's 95 % interval where there are five or more.
 """
 
 import json
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from jinja2 import Environment, StrictUndefined
@@ -33,10 +33,10 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from fsslib import paths
 from fsslib.data.catalogue import CATALOGUE
 from fsslib.files import write_atomically
-from fsslib.reproduction.claims import RULE, WORDS, Judgement, World, compare, judge, load_claims
+from fsslib.reproduction.claims import RULE, WORDS, Judgement, World, compare, in_numbers, judge, load_claims
 from fsslib.reproduction.config import ConfigError
 from fsslib.reproduction.plans import Plan, read_rows, shipped_plans
-from fsslib.reproduction.result import STRICT, Column, Row, Runs, Selector, chosen, numbers
+from fsslib.reproduction.result import STRICT, UNITS, Column, Row, Runs, Selector, chosen, numbers
 from fsslib.reproduction.statistics import student_interval
 
 
@@ -64,14 +64,16 @@ def _lines(rows: Iterable[Iterable[str]]) -> str:
 class Description(BaseModel):
     """What one table shows: the scores of its rows, or the paired `differences` of two labels each.
 
-    `where` has parameters that all its runs share; `beside` is another plan with the same questions, whose rows may
+    `unit` is what was drawn independently: runs that share it are averaged. `where` has parameters that all its runs
+    share; `beside` is another plan with the same questions, whose rows may
     stand in it too. `note` is a Jinja template: in it `folds` and `seeds` are the numbers of these, `steps[LABEL]` and
     `seconds[LABEL]` the medians of a label's trainings.
     """
 
     model_config = STRICT
 
-    title: str = "Differences, paired by fold and seed"
+    title: str = "Differences, paired by unit"
+    unit: Literal[tuple(UNITS)] = "draw"
     where: dict[str, str | int] = {}
     beside: str = ""
     columns: list[Column] = Field(min_length=1)
@@ -93,16 +95,16 @@ def make(table: Description, runs: Runs, beside: Runs = ()) -> Table:
     runs = chosen(runs, Selector(where=table.where))
     pool, head = [*runs, *beside], ("", *(column.name for column in table.columns))
     if table.differences:
-        rows = tuple(_difference(pool, table.columns, *pair) for pair in table.differences)
+        rows = tuple(_difference(pool, table.columns, *pair, table.unit) for pair in table.differences)
         note = f"p values are Holm-corrected over the {len(table.columns)} columns."
         return Table(table.title, head, rows, f"Points of mIoU with Student's 95 % interval; {note}")
     labels = [Selector(label=label) for label in _labels(runs)]
     rows = [row for said in table.rows for row in (labels if said.label == "*" else [said])]
-    cells = tuple((row.name, *(cell(pool, column | row) for column in table.columns)) for row in rows)
+    cells = tuple((row.name, *(cell(pool, column | row, table.unit) for column in table.columns)) for row in rows)
     return Table(table.title, head, cells, f"{_filled(table.note, runs)} {circumstances(runs)}")
 
 
-def cell(runs: Runs, asked: Selector) -> str:
+def cell(runs: Runs, asked: Selector, unit: str = "draw") -> str:
     """Mean and interval as text: a dash without runs, the mean alone where there are too few for an interval.
 
     Of the runs themselves it is their number, that of their classes, or the seconds of the fastest, which tells most
@@ -114,14 +116,14 @@ def cell(runs: Runs, asked: Selector) -> str:
         seconds = {r["seconds"] for r in chosen(runs, asked) if r["seconds"] >= r["training"]["seconds"]}
         classes = {len(run["classes"]["test"]) for run in chosen(runs, asked)[:1]}
         return f"{min(found):.0f}" if (found := classes if asked.show == "classes" else seconds) else "–"
-    if not (found := list(numbers(runs, asked).values())):
+    if not (found := list(numbers(runs, asked, unit).values())):
         return "–"
     interval = student_interval(found)
     return f"{interval.mean:.1f}" + (f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.p is not None else "")
 
 
-def _difference(runs: Runs, columns: Sequence[Selector], label: str, baseline: str) -> tuple[str, ...]:
-    _, intervals, p = compare(runs, columns, Selector(label=label), Selector(label=baseline))
+def _difference(runs: Runs, columns: Sequence[Selector], label: str, baseline: str, unit: str) -> tuple[str, ...]:
+    _, intervals, p = compare(runs, columns, Selector(label=label), Selector(label=baseline), unit)
     told = {name: f", p {p[name]:.3f}" if p[name] >= 0.001 else ", p < 0.001" for name in p}
     cells = {name: f"{interval}{told.get(name, '')}" for name, interval in intervals.items()}
     return (f"{label} minus {baseline}", *(cells.get(column.name, "–") for column in columns))
@@ -199,7 +201,8 @@ def claims_summary() -> Table:
         for claim, lines in judged
     ]
     head = ("claim", "the paper says", *(f"here, {world}" for world in worlds))
-    note = f"{RULE} † Chosen when the numbers were known: a question for new runs."
+    lines = [line for _, found in judged for line in found]
+    note = f"In numbers: {in_numbers(lines)}. {RULE} † Chosen when the numbers were known: a question for new runs."
     return Table(_lists()["claims"]["title"], head, tuple(rows), note)
 
 
@@ -209,7 +212,7 @@ def _at_a_glance(lines: Sequence[Judgement], world: str) -> str:
     run = (x for x in lines if x.interval and x.test.world == world)
     for (compared, _), group in groupby(run, lambda x: (x.test.compared, x.test.plan)):
         group = list(group)
-        steps = {w: [f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == w] for w in WORDS[:3]}
+        steps = {w: [f"{x.column} ({x.interval.mean:+.1f})" for x in group if x.word == w] for w in WORDS[:-1]}
         said = [f"{word} in {', '.join(found)}" for word, found in steps.items() if found]
         counts = sorted({x.interval.n for x in group})
         mark = "" if group[0].test.fixed == "before" else "† "

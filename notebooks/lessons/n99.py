@@ -5,19 +5,28 @@ Functions named `show_...` return a matplotlib figure. All numbers are points of
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, groupby
+from statistics import mode
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
+from scipy import stats
 
 from fsslib.reproduction.claims import Judgement
-from fsslib.reproduction.statistics import Interval
+from fsslib.reproduction.statistics import MARGIN, Interval
 from fsslib.teaching.plots import DPI, INK, MASK_COLOURS
 
 GREY = "#8a8a94"
-COLOUR_OF = {"holds": "#00806f", "does not hold": "#e4134f", "inconclusive": "#5b6876", "not run": GREY}
+COLOUR_OF = {
+    "holds": "#00806f",
+    "does not hold": "#e4134f",
+    "no effect": "#2f6fd6",
+    "inconclusive": "#5b6876",
+    "not testable here": GREY,
+    "not run": GREY,
+}
 MARKER_OF = {"toy world": "D", "small real data": "o", "full data": "s"}
 
 
@@ -56,6 +65,7 @@ def show_forest(judged: Sequence[Judgement], *, width: float = 9.0) -> Figure:
                 names.append(f"{line.column}, n = {line.interval.n}")
         height -= 1.5
     ax.axvline(0, color=INK, lw=0.8, zorder=0)
+    ax.axvspan(-MARGIN, MARGIN, color=COLOUR_OF["no effect"], alpha=0.1, lw=0, zorder=0)
     ax.set_yticks(ticks, names)
     ax.set_ylim(height + 0.9, 0.7)
     ax.set_xlabel("points of mIoU ahead", fontsize=9, color=INK)
@@ -67,6 +77,47 @@ def show_forest(judged: Sequence[Judgement], *, width: float = 9.0) -> Figure:
         handles.append(Line2D([], [], ls="", marker="v", mfc="none", mec=INK, label="the paper, on other data"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
     return figure
+
+
+def show_words(lines: Sequence[Judgement]) -> Figure:
+    """Each comparison as a point: the mean difference, the half-width of its 95 % interval; and where a word begins.
+
+    Regions are drawn for the number of units that most comparisons have; beyond 2 points the axis is logarithmic.
+    """
+    usual = mode(line.interval.n for line in lines)
+    one_sided, two_sided = (stats.t.ppf(q, usual - 1) for q in (0.95, 0.975))
+    figure, ax = plt.subplots(figsize=(8.4, 3.8), dpi=DPI, layout="constrained")
+    far = 1.1 * max(abs(line.interval.mean) for line in lines)
+    high = 1.1 * max(line.interval.mean - line.interval.low for line in lines)
+    heights = np.linspace(0, high, 200)
+    roof = np.clip(MARGIN - heights * one_sided / two_sided, 0, None)
+    ax.fill_betweenx(heights, -roof, roof, color=COLOUR_OF["no effect"], alpha=0.14, lw=0)
+    for side, word in ((1, "holds"), (-1, "does not hold")):
+        ax.fill_betweenx(heights, side * heights, side * far, color=COLOUR_OF[word], alpha=0.08, lw=0, zorder=0)
+    ax.set_xscale("symlog", linthresh=2)
+    steps = [step for step in (1, 2, 5, 10, 20, 50) if step < far]
+    ax.set_xticks(
+        [*(-step for step in steps[::-1]), 0, *steps], [*(f"-{s}" for s in steps[::-1]), "0", *map(str, steps)]
+    )
+    for (word, world), group in groupby(sorted(lines, key=_word_and_world), _word_and_world):
+        group = list(group)
+        marker = "x" if word == "not testable here" else MARKER_OF[world]
+        half = [line.interval.mean - line.interval.low for line in group]
+        ax.scatter([x.interval.mean for x in group], half, s=26, marker=marker, color=COLOUR_OF[word], lw=1.2, zorder=3)
+    ax.set(xlim=(-far, far), ylim=(0, high))
+    ax.set_xlabel("mean difference, points of mIoU", fontsize=9, color=INK)
+    ax.set_ylabel("half-width of the 95 % interval", fontsize=9, color=INK)
+    words = {line.word for line in lines}
+    handles = [
+        Line2D([], [], color=COLOUR_OF[word], ls="", marker="o", label=word) for word in COLOUR_OF if word in words
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5, frameon=False)
+    _airy(ax)
+    return figure
+
+
+def _word_and_world(line: Judgement) -> tuple[str, str]:
+    return line.word, line.test.world
 
 
 def show_bars(scores: Mapping[str, Mapping[str, Interval | None]], *, ylabel: str = "mIoU, %") -> Figure:

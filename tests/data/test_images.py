@@ -193,6 +193,24 @@ def test_a_class_in_one_group_only_is_refused_with_the_next_step():
     assert len(halves({CAR: 4, DOG: 3}, NAMES).sample([CAR], 3)) == 3
 
 
+def test_parts_are_disjoint_hold_every_class_and_leave_neighbours_together():
+    drives = {drive: sorted(f"car{k}" for k in range(40) if k % 2 == odd) for odd, drive in enumerate(("east", "west"))}
+    groups = {i: drive for drive, ids in drives.items() for i in ids} | {f"dog{k}": f"alone{k}" for k in range(9)}
+    made = halves({CAR: 40, DOG: 9}, NAMES, groups=groups)
+    parts = [made.part(number, 4) for number in range(4)]
+    assert sorted(i for part in parts for i in part.ids) == sorted(made.ids)
+    assert made.part(6, 4).ids == parts[2].ids
+    assert made.part(3, 1) is made
+    for part in parts:
+        assert [len(part.images_by_class[CAR]), len(part.images_by_class[DOG])] in ([10, 2], [10, 3])
+        for ids in drives.values():  # a stretch of five frames of each drive
+            places = [place for place, i in enumerate(ids) if i in part.ids]
+            assert places == list(range(places[0], places[0] + 5))
+        part.sample([CAR], 5)
+    with pytest.raises(DataError, match="need 2 images"):
+        made.part(0, 9).sample([DOG], 1)
+
+
 def test_a_subset_keeps_the_groups():
     groups = {f"car{k}": "even" if k % 2 == 0 else "odd" for k in range(6)}
     part = halves({CAR: 6}, NAMES, groups=groups).restricted(["car0", "car1", "car3"])

@@ -16,7 +16,7 @@ from fsslib.data.quirks import city_of_each
 from fsslib.data.sampling import group_ids, in_turn
 from fsslib.data.sets import joined, open_images
 from fsslib.data.streams import ImageSet, ImageStream, PairStream, Relabelled
-from fsslib.data.tasks import AdaptationTask, FewShotTask, LeakageError, check_leakage
+from fsslib.data.tasks import UNLABELLED, AdaptationTask, FewShotTask, LeakageError, check_leakage
 from fsslib.data.toyworld import ToyWorld
 from fsslib.data.toyworld.streets import CITIES, CLASS_NAMES, TO_CAMVID, Streets, city_of
 from fsslib.episodes import VOID, LabelledImages
@@ -531,6 +531,46 @@ def test_adaptation_keeps_its_tests_out_of_both_sides_of_training():
     ):
         with pytest.raises(LeakageError, match=said):
             check_leakage(replace(sound, **changed))
+
+
+def test_without_labels_fifty_images_of_each_group_are_seen_and_all_is_void():
+    task = open_task("streets", source="game", targets=("meadow",), size=32)
+    unlabelled, stream = task.labelled_targets(0, seed=3), task.streams(batch_size=2, shots=0, seed=3)["target"]
+    assert (len(unlabelled), stream.ids) == (UNLABELLED, unlabelled)
+    assert set(task.labelled_targets(5, seed=3)) < set(unlabelled)
+    batch = stream.batch(0)
+    assert batch.labels.unique().tolist() == [VOID]
+    seen = task.streams(batch_size=2, shots=5, seed=3)["target"].source.images(stream.ids[:1])
+    assert torch.equal(seen.images, stream.source.images(stream.ids[:1]).images)
+    assert len(seen.labels.unique()) > 2
+
+
+def test_parts_of_the_target_are_labelled_by_draw_and_seen_whole_without_labels():
+    game, town = Filmed("game", "ab"), Filmed("town", "".join(map(chr, range(60, 120))))
+    tests = {"town": ImageSet(town, ("z",))}
+    draws = [
+        AdaptationTask(game, game.ids, town, {"drive": town.ids}, tests, ImageSet(game, ()), part=(number, 10))
+        for number in range(10)
+    ]
+    assert sorted(i for task in draws for i in task.labelled_targets(6, seed=0)) == sorted(town.ids)
+    assert {len(task.labelled_targets(0, seed=0)) for task in draws} == {UNLABELLED}
+    with pytest.raises(ValueError, match="has 6 images, and K = 7"):
+        draws[0].labelled_targets(7, seed=0)
+
+
+def test_of_spoilt_streets_every_tenth_image_stands_on_its_head():
+    sound, spoilt = (
+        open_task(data, source="game", targets=("meadow",), size=32) for data in ("streets", "streets_spoilt")
+    )
+    ids = sound.source_ids[:20]
+    before, after = sound.source.images(ids), spoilt.source.images(ids)
+    assert torch.equal(before.labels, after.labels)
+    bad = torch.arange(20) % 10 == 0
+    assert torch.equal(after.images[~bad], before.images[~bad])
+    assert torch.equal(after.images[bad], before.images[bad].flip(2))
+    assert not torch.equal(after.images[bad], before.images[bad])
+    assert spoilt.tests["game"].source.images(ids[:1]).images.equal(before.images[:1])
+    check_leakage(spoilt)
 
 
 @pytest.mark.parametrize("source", ["gta5", "synthia"])

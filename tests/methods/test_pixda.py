@@ -2,6 +2,7 @@
 
 import copy
 from itertools import count
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -109,8 +110,43 @@ def test_sizes_may_differ_a_batch_of_one_and_a_target_without_labels_are_defined
     assert all(torch.isfinite(torch.tensor(v)) for v in values.values())
     source, target = pairs().batch(0)
     blank = LabelledImages(target.images, torch.full_like(target.labels, VOID))
-    values = method.training_step((source, blank), optimizers_of(method))
-    assert values["target"] == values["adversarial"] == 0
+    with pytest.raises(ValueError, match="this batch of the target has none"):
+        method.training_step((source, blank), optimizers_of(method))
+    for options in ({"difficulty": False, "balance": False}, {"adversary": "patch"}):
+        method = pixda(**options)
+        values = method.training_step((source, blank), optimizers_of(method))
+        assert values["target"] == 0 < values["adversarial"]
+    method = pixda(adversary="none")
+    assert method.training_step((source, blank), optimizers_of(method))["target"] == 0
+
+
+class Judge(torch.nn.Module):
+    """Takes what is sure to be of the first class for the source, or the other way round."""
+
+    def __init__(self, knows: int):
+        super().__init__()
+        self.knows = knows
+
+    def forward(self, probabilities):
+        return -self.knows * probabilities[:, :1]
+
+
+@pytest.mark.parametrize("adversary", ["pixel", "patch"])
+def test_the_area_under_the_curve_is_one_for_a_judge_that_knows_and_a_half_for_one_that_does_not(adversary):
+    method = pixda(adversary=adversary).eval()
+    method.segmenter = torch.nn.Identity()
+    red, grey = torch.tensor([0.8, 0.1, 0.1])[:, None, None], torch.full((3, 1, 1), 0.3)
+    noise = 0.1 * torch.rand(2, 4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    exams = {
+        name: Mock(batches=lambda _, shown=colour + n: [LabelledImages(shown, torch.zeros(4, 20, 20).long(), "")])
+        for name, colour, n in zip(("game", "cities"), (red, grey), noise)
+    }
+    for knows, area in ((1, 1.0), (-1, 0.0)):
+        method.pixel_discriminator = method.image_discriminator = Judge(knows)
+        assert method.measures(exams) == {"discriminator_auc": area}
+    exams["game"] = exams["cities"]
+    assert method.measures(exams)["discriminator_auc"] == pytest.approx(0.5, abs=0.01)
+    assert pixda(adversary="none").measures(exams) == {}
 
 
 def test_nan_moves_nothing():

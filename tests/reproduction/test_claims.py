@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -12,12 +14,17 @@ from fsslib import paths
 from fsslib.reproduction import claims
 from fsslib.reproduction.claims import Claim, judge, load_claims
 from fsslib.reproduction.plans import Plan
-from fsslib.reproduction.result import Selector, chosen
+from fsslib.reproduction.result import UNITS, Selector, chosen
 from fsslib.reproduction.tables import claims_summary, claims_table
 
 CLAIMS = load_claims()
 TESTS = [test for claim in CLAIMS for test in claim.tests]
-TOY = {"world": "toy world", "plan": "p", "label": "a", "baseline": "b", "columns": ["night"], "fixed": "before"}
+PAIR = {"label": "a", "baseline": "b", "columns": ["night"], "unit": "draw"}
+TOY = PAIR | {"world": "toy world", "plan": "p", "fixed": "before"}
+
+FROZEN = "fcd7e1ba8c468e1d357ce9e48b54a6f75d87e8f0055ede821b6fd3671b069302"
+"""Of the comparisons as they were written down before the first run on a split or a draw. Another comparison is a new
+question: it gets `fixed: after` unless its runs are yet to be made, and a new hash here."""
 
 
 def claim(**changes):
@@ -43,7 +50,8 @@ def runs(gain, *, pairs, source="photo", **config):
         (-0.05, 10, "does not hold"),
         (0.05, 9, "inconclusive"),
         (0.05, 4, "inconclusive"),
-        (0.0, 10, "inconclusive"),
+        (0.002, 10, "no effect"),
+        (0.0, 9, "inconclusive"),
         (0.05, 0, "not run"),
     ],
 )
@@ -77,10 +85,65 @@ def test_columns_are_corrected_together_and_rare_classes_are_a_column(monkeypatc
     (line,) = judge(claim())
     assert (line.interval.p < 0.05, line.word) == (True, "holds")
     columns = ["night", "dusk", {"title": "rare", "rare": "dusk"}]
-    words = {line.column: line.word for line in judge(claim(columns=columns))}
-    assert words == {"night": "inconclusive", "dusk": "inconclusive", "rare": "holds"}
+    words = {line.column: line.told for line in judge(claim(columns=columns))}
+    assert words == {"night": "inconclusive, needs n = 11", "dusk": "no effect", "rare": "holds"}
+    for run in found:  # with less noise ten would find a point, and this is less than one
+        run["scores"]["night"]["miou"] -= 0.001 * (-1) ** run["config"]["seed"] * (run["label"] == "a")
+    told = {line.column: line.told for line in judge(claim(columns=columns))}
+    assert told["night"] == "inconclusive, near the margin"
     found[0]["scores"]["dusk"]["per_class"] = {"pole": None, "road": 0.9}
     assert [len(line.gaps) for line in judge(claim(columns=columns))] == [10, 10, 9]
+
+
+@pytest.mark.parametrize(
+    ("gains", "words"),
+    [
+        ({"night": 0.05, "dusk": 0.05}, {"night": "holds", "dusk": "holds"}),
+        ({"night": 0.05, "dusk": 0.001}, {"night": "holds", "dusk": "not testable here"}),
+        ({"night": -0.05, "dusk": 0.05}, {"night": "not testable here", "dusk": "holds"}),
+        ({"night": None, "dusk": 0.05}, {"night": "not run", "dusk": "holds"}),
+    ],
+)
+def test_what_its_control_does_not_show_to_work_is_not_judged(monkeypatch, gains, words):
+    found, seen = {"p": runs(0.04, pairs=10), "c": runs(0.0, pairs=10)}, [c for c, gain in gains.items() if gain]
+    for run in found["p"]:
+        run["scores"]["dusk"] = run["scores"]["night"]
+    for run in found["c"]:
+        shown = {c: 0.3 + (gains[c] + 0.001 * (run["config"]["seed"] % 3)) * (run["label"] == "a") for c in seen}
+        run["scores"] = {c: {"miou": miou} for c, miou in shown.items()}
+    monkeypatch.setattr(claims, "results_of", found.get)
+    columns = ["night", "dusk"]
+    control = PAIR | {"plan": "c", "columns": columns, "shows": "it does something"}
+    lines = judge(claim(columns=columns, control=control))
+    assert {line.column: line.word for line in lines} == words
+    assert [line.told for line in lines if line.word == "not testable here"] == [
+        f"not testable here: {line.control.interval}" for line in lines if line.word == "not testable here"
+    ]
+    # The only column of a control counts everywhere; without a control all is judged.
+    lines = judge(claim(columns=columns, control=control | {"columns": ["dusk"]}))
+    assert [line.word for line in lines] == [words["dusk"]] * 2
+    assert [line.word for line in judge(claim(columns=columns))] == ["holds", "holds"]
+
+
+def test_the_comparisons_are_those_that_were_written_down_before_the_runs():
+    assert claims.comparisons_sha256(CLAIMS) == FROZEN
+    changed = [CLAIMS[0].model_copy(update={"claim": "Other words."}), *CLAIMS[1:]]
+    assert claims.comparisons_sha256(changed) == FROZEN
+    test = CLAIMS[0].tests[0]
+    for update in ({"unit": "draw"}, {"label": "other"}, {"control": None}, {"columns": test.columns[:1]}):
+        tests = [test.model_copy(update=update), *CLAIMS[0].tests[1:]]
+        assert claims.comparisons_sha256([CLAIMS[0].model_copy(update={"tests": tests}), *CLAIMS[1:]]) != FROZEN
+
+
+def test_each_world_is_told_in_numbers(capsys):
+    lines = [line for x in CLAIMS for line in judge(x)]
+    found = claims.counted(lines)
+    assert sum(sum(words.values()) for words in found.values()) == sum(len(test.columns) for test in TESTS)
+    assert all(tuple(words) == claims.WORDS for words in found.values())
+    told = subprocess.run([sys.executable, "-m", claims.__name__, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout) == found
+    for world, words in found.items():
+        assert f"{world}, {sum(words.values())} comparisons: " in claims.in_numbers(lines)
 
 
 def test_an_empty_results_file_does_not_hide_the_shipped_one(tmp_path, monkeypatch):
@@ -117,6 +180,10 @@ def test_a_claim_is_strict(change, said, tmp_path):
         load_claims(path)
 
 
+def numbers_of_units(configs, unit) -> set:
+    return {tuple(config[name] for name in UNITS[unit]) for config in configs}
+
+
 @pytest.mark.parametrize("name", sorted({test.plan for test in TESTS}))
 def test_every_test_is_of_runs_that_are_planned_once_and_of_columns_that_exist(name):
     for test in (test for test in TESTS if test.plan == name):
@@ -125,8 +192,10 @@ def test_every_test_is_of_runs_that_are_planned_once_and_of_columns_that_exist(n
         for label in (test.label, test.baseline):
             configs = [run["config"] for run in chosen(planned, Selector(label=label, where=test.where))]
             assert configs, f"{name} has no runs labelled {label}"
-            units = [(config["fold"], config["seed"]) for config in configs]
-            assert len(units) == len(set(units)), f"{label}: runs that differ in more than fold and seed"
+            runs = [tuple(config[name] for name in UNITS["draw"]) for config in configs]
+            assert len(runs) == len(set(runs)), f"{label}: runs that differ in more than fold, draw and seed"
+            if test.world != "full data" and name != "pixda_streets_camvid":
+                assert len(numbers_of_units(configs, test.unit)) >= 10, f"{label} has too few units for a verdict"
         for run in chosen(claims.results_of(name), Selector(label=test.label, where=test.where)):
             assert all(column.domain(run) for column in test.columns), test
 
@@ -156,7 +225,7 @@ def test_notebooks_say_the_same_of_the_same_runs(notebook, other_names):
 
 def test_the_paper_s_figures_are_those_of_its_ablation():
     rows = {"BS": 57.4, "Cons": 62.8, "Cons+MEnS": 63.5, "MEnS+MEnT": 62.5, "all": 65.6}
-    steps = [(x.difference, t) for x in CLAIMS if x.steps_alike for t in x.tests if t.plan == "rtd_ablation_toy"]
+    steps = [(x.difference, t) for x in CLAIMS if x.steps_alike for t in x.tests if t.plan == "toy_splits"]
     assert len(steps) == 5
     for difference, test in steps:
         assert difference == pytest.approx(rows[test.label] - rows[test.baseline])
@@ -165,10 +234,16 @@ def test_the_paper_s_figures_are_those_of_its_ablation():
 def test_the_tables_have_every_claim_and_every_verdict():
     table, summary = claims_table(), claims_summary()
     judged = [line for x in CLAIMS for line in judge(x)]
-    assert [row[-1] for row in table.rows] == [line.word for line in judged]
+    assert [row[-1] for row in table.rows] == [line.told for line in judged]
     assert [row[0] for row in table.rows if row[0]] == [row[0] for row in summary.rows]
     assert {row[0].partition(":")[0] for row in claims_table("PixDA").rows if row[0]} == {"PixDA"}
     whole = next(row for row in summary.rows if row[0].startswith("RtD: The whole method"))
     assert whole[1].startswith("+8.2: 65.6 against 57.4")
-    assert "all minus BS: holds in underwater (+13.2)" in whole[2]
+    holds = [
+        f"{line.column} ({line.interval.mean:+.1f})"
+        for line in judged
+        if line.claim.id == "rtd_whole" and line.test.plan == "toy_splits" and line.word == "holds"
+    ]
+    assert len(holds) == 3
+    assert f"all minus BS: holds in {', '.join(holds)}" in whole[2]
     assert whole[2].endswith("n = 12")

@@ -47,7 +47,8 @@ REFUSED = [
     ({"device": "gpu"}, "device", "'auto', 'cpu' or 'cuda'", "'gpu'"),
     ({"dtype": "float16"}, "dtype", "'float32' or 'bfloat16'"),
     ({"metod": "sg_one"}, "'metod' is no parameter of a run; did you mean 'method'?"),
-    ({"shots": 0}, "shots: Input should be greater than or equal to 1; found 0"),
+    ({"shots": -1}, "shots: Input should be greater than or equal to 0; found -1"),
+    ({"shots": 0}, "an episode of toy shows at least one example; found shots 0"),
     ({"learning_rate": float("nan")}, "finite number"),
     ({"targets": ["night", "night"]}, "must differ"),
     ({"targets": ["photo"]}, "every run is tested in its source"),
@@ -117,12 +118,15 @@ def test_none_is_none_only_where_there_may_be_none(text):
 
 
 def test_what_came_later_leaves_earlier_hashes_alone(monkeypatch):
-    later = {"recipe", "draw", "accumulate", "compile", "keep_features"}
+    later = {"recipe", "draw", "accumulate", "compile", "source_parts", "target_parts", "keep_features"}
     earlier = RunConfig().model_dump(mode="json", exclude={"output", "device", *later})
     content = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
     assert RunConfig().sha256 == hashlib.sha256(content.encode()).hexdigest()
     changes = ({"recipe": "sg_one"}, {"draw": 1}, {"accumulate": 2}, {"compile": True}, {"keep_features": True})
     assert len({RunConfig().sha256, *(RunConfig(**change).sha256 for change in changes)}) == 6
+    coco = {"data": "coco", "targets": ()}
+    parts = ({}, {"source_parts": 2}, {"target_parts": 2})
+    assert len({RunConfig(**coco, **change).sha256 for change in parts}) == 3
 
     # A protocol with another rule than before is another run.
     def hash_under(name: str, rule: int) -> str:

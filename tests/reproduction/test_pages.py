@@ -35,12 +35,15 @@ def page_of(tmp_path, *outputs, **metadata):
 
 
 def test_claims_and_tables_are_shown_as_they_are(tmp_path):
-    test = Test(world="toy world", plan="p", label="a <i>", baseline="c", columns=["night"], fixed="after")
+    asked = {"plan": "p", "label": "a <i>", "baseline": "c", "columns": ["night"], "unit": "draw"}
+    test = Test(world="toy world", fixed="after", **asked)
     claim = Claim(id="x", paper="RtD", claim="It <i>helps.", difference=8.2, instead="not <i>that", tests=[test])
     judged = [
-        Judgement(claim, test, "night", Interval(3.0, 1.0, 5.0, 12, 0.01), {}, "holds"),
-        Judgement(claim, test, "sketch", Interval(-2.0, None, None, 3, None), {}, "inconclusive"),
-        Judgement(claim, test, "rain", Interval(0.0, 0.0, 0.0, 12, 1.0), {}, "inconclusive"),
+        Judgement(claim, test, "night", Interval(3.0, 1.0, 5.0, 12, 0.01, 0.9), {}, "holds"),
+        Judgement(claim, test, "sketch", Interval(-2.0, None, None, 3, None, None), {}, "inconclusive"),
+        rain := Judgement(claim, test, "rain", Interval(0.0, 0.0, 0.0, 12, 1.0, 0.0), {}, "no effect"),
+        Judgement(claim, test, "hail", Interval(1.5, -2.0, 5.0, 12, 0.3, 1.8), {}, "inconclusive"),
+        Judgement(claim, test, "snow", Interval(2.0, 1.0, 3.0, 12, 0.01, 0.4), {}, "not testable here", rain),
         Judgement(claim, test, "fog", None, {}, "not run"),
         Judgement(claim, None, "", None, {}, "not run"),
     ]
@@ -52,7 +55,9 @@ def test_claims_and_tables_are_shown_as_they_are(tmp_path):
     page = (tmp_path / "index.html").read_text()
     said = ["The paper: +8.2.", "a &lt;i&gt; minus c", "compared when the numbers were known"]
     said += ["<td>&lt;i&gt;r</td><td>1</td>", "+3.0 [+1.0, +5.0] (n=12)", "-2.0 (n=3)", "left:60.0%;width:40.0%"]
-    said += ["left:50.0%;width:1.5%", '<b class="holds">holds</b> 1', '<b class="not-run">not run</b> 2']
+    said += ["left:50.0%;width:1.5%", '<b class="holds">holds</b>', '<b class="not-run">not run</b>']
+    said += ["<td>toy world</td><td>1</td><td>0</td><td>1</td><td>2</td><td>1</td><td>1</td>"]
+    said += ["(n=12), needs n = 308<", "(n=12): +0.0 [+0.0, +0.0] (n=12)<"]
     assert [text for text in said if text not in page] == []
     assert re.findall(r"&lt;i&gt;(\w*)", page) == ["helps", "that", "", "", "x", "r", "n", "m"]
     assert requests_in(page) == []

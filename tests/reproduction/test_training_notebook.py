@@ -47,7 +47,7 @@ def test_its_parameters_are_those_of_a_run_with_the_same_defaults_and_it_has_no_
     defaults = {name: ast.literal_eval(said["default"]) for name, said in found.items()}
     assert defaults == RunConfig().model_dump(mode="json")
     assert all(said["help"] and said["inferred_type_name"] != "None" for said in found.values())
-    assert len(found) <= 26
+    assert len(found) <= 28
     code = [c for c in nbformat.read(PATH, as_version=4).cells if c.cell_type == "code"]
     assert code
     assert all(not c.outputs and c.execution_count is None for c in code)
