@@ -1,17 +1,17 @@
-"""Work for `measure`: evaluation in several ways, and HSNet's correlation in two."""
+"""Work for `measure`: evaluation in several ways, and HSNet in two."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from fsslib.blocks.backbones import build_backbone
-from fsslib.blocks.correlation import unit_features
 from fsslib.data import open_task
 from fsslib.data.toyworld import ToyWorld
 from fsslib.episodes import Episode, EpisodeManifest, EpisodeRow, EpisodeSet, sample_rows
 from fsslib.methods import build_method
-from fsslib.methods.hsnet import Learner
 from fsslib.methods.prototype import PrototypeNetwork
 from fsslib.training.evaluate import evaluate
 from tests.blocks import direct_correlation as direct
@@ -55,32 +55,22 @@ def repeating(episodes: int, images_of_a_class: int) -> tuple[Work, Work]:
     return tuple(lambda keep=keep: evaluate(method, exam, batch_size=10, keep_bytes=keep) for keep in (0, 2**30))
 
 
-def squeezing(size: int, pairs: int, whole: bool) -> tuple[Work, Work]:
-    """HSNet's correlations of some pairs of images on ResNet-50, and the first block of each level, or the whole
-    learner: in the direct form, and in pieces.
-    """
+def hypercorrelating(size: int, learning: bool) -> tuple[Work, Work]:
+    """HSNet on ResNet-50, one episode: answered, or a step of training. As the released code does it, and as here."""
     torch.manual_seed(0)
-    learner = Learner([(3, 1), (6, 2), (4, 4)], 128)
-    grids = [-(-size // stride) for stride in (32, 16, 8)]
-    shapes = [(pairs, n, c, side, side) for n, c, side in zip((3, 6, 4), (2048, 1024, 512), grids)]
-    inputs = query, support = [[unit_features(torch.randn(shape)) for shape in shapes] for _ in range(2)]
-    for level in support:
-        level[..., level.shape[-1] // 2 :] = 0  # outside the mask
-    first = [blocks[0] for blocks in learner.encoders]
+    method = build_method("hsnet", backbone="resnet50").train(learning)
+    mask = torch.zeros(1, 1, 1, size, size, dtype=torch.int64)
+    mask[..., size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    images = torch.rand(2, 1, 3, size, size)
+    episode = Episode(images[0][:, None, None], mask, images[1], mask[:, 0, 0], torch.ones(1, 1, dtype=torch.int64))
+    optimizer = torch.optim.Adam(method.learner.parameters())
 
-    layers = [[level.unbind(1) for level in levels] for levels in inputs]
+    def step(loss: Callable[[], torch.Tensor]) -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
 
-    @torch.inference_mode()
-    def direct_form() -> object:
-        if whole:
-            return direct.answer(learner, *layers)
-        correlations = [direct.correlation(*pair) for pair in zip(*layers)]
-        return [direct.squeeze(x, [block]) for x, block in zip(correlations, first)]
-
-    @torch.inference_mode()
-    def in_pieces() -> object:
-        if whole:
-            return torch.cat([learner(*pair) for pair in zip(*(zip(*(x.split(1) for x in y)) for y in inputs))])
-        return [block.correlate(*pair) for block, pair in zip(first, zip(query, support))]
-
-    return direct_form, in_pieces
+    if learning:
+        released = partial(step, lambda: F.cross_entropy(direct.logits(method, episode), episode.query_labels))
+        return released, partial(step, lambda: method.losses(episode)["segmentation"])
+    return torch.inference_mode()(lambda: direct.logits(method, episode).argmax(1)), lambda: method.predict(episode)

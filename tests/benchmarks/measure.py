@@ -36,7 +36,7 @@ from fsslib.files import write_atomically
 from fsslib.methods import build_method
 from fsslib.reproduction.environment import cpu_cores, cpu_name, package_versions, peak_memory_bytes
 from fsslib.training.recipe import Recipe
-from tests.benchmarks.evaluating import Work, evaluating, repeating, squeezing
+from tests.benchmarks.evaluating import Work, evaluating, hypercorrelating, repeating
 from tests.benchmarks.keeping import KEPT, keeping
 from tests.benchmarks.networks import costs
 
@@ -214,7 +214,6 @@ TOLD = {
     "with drawing": ("episodes", "one by one", "batches of 25", "5 or more"),
     "without drawing": ("episodes", "one by one", "batches of 25", "1.2 or more"),
     "repeating": ("episodes", "encoded each time", "kept", None),
-    "squeezing": ("pairs", "whole, copied", "in pieces", "1.5 or more, or memory 0.5"),
     "RtD": ("steps", "all of it", "its baseline", None),
     "RtD's memory, as many passes": ("steps", "memory", "mixing samples", "1.1 or less"),
     "PixDA": ("steps", "A*S*B", "joint, stylised", None),
@@ -236,7 +235,6 @@ def cases(scale: float = 1.0) -> list[Case]:
     size = image_size(scale)
     drawn = {"with drawing": True, "without drawing": False}
     families = {"features resized": "features", "mask resized": "mask"}
-    parts = {"first blocks": False, "learner": True}
     low = ("images", "float32, NCHW", "bfloat16, channels last", "1.5 or more" if has_bf16_instructions() else None)
     return [
         *(Case(f"toy drawing, {d}", *TOLD["drawing"], images, partial(drawing, d, images)) for d in DOMAINS),
@@ -255,13 +253,16 @@ def cases(scale: float = 1.0) -> list[Case]:
         Case("evaluation, images that repeat", *TOLD["repeating"], again, partial(repeating, again, few), True),
         *(
             Case(
-                f"HSNet, 4 pairs at {size} px, correlation and {part}",
-                *TOLD["squeezing"],
-                4,
-                partial(squeezing, size, 4, parts[part]),
+                f"HSNet on ResNet-50 at {size} px, {what}",
+                what,
+                "as released",
+                "here",
+                f"{goal} or more, memory 0.5",
+                1,
+                partial(hypercorrelating, size, learning),
                 True,
             )
-            for part in parts
+            for what, goal, learning in (("answers", 1.6, False), ("steps", 1.8, True))
         ),
         *(
             Case(f"training, {name}", *TOLD[name], steps, partial(training, *SWITCHES[name], steps), True)

@@ -8,7 +8,7 @@ import torch
 
 from fsslib import paths
 from fsslib.data.toyworld import DOMAINS
-from tests.benchmarks.evaluating import evaluating
+from tests.benchmarks.evaluating import evaluating, hypercorrelating
 from tests.benchmarks.keeping import KEPT, keeping
 from tests.benchmarks.measure import Case, cases, drawing, measure
 from tests.benchmarks.networks import NETWORKS, counted
@@ -46,6 +46,13 @@ def test_both_ways_do_the_same_work():
         singly, batched = evaluating("mask", drawn, 6)
         # Not to the bit on every torch: 2.6 decides single pixels the other way (9e-7 of mIoU).
         assert singly().compute().miou == pytest.approx(batched().compute().miou, abs=1e-4)
+
+
+def test_both_ways_answer_alike_with_hsnet():
+    released, here = hypercorrelating(96, learning=False)
+    found = here().labels
+    assert torch.equal(released(), found)
+    assert 0 < found.float().mean() < 1
 
 
 @pytest.mark.parametrize("method", [method for _, method, *_ in KEPT.values()])
