@@ -207,8 +207,8 @@ RULE = (
     "interval from 5 units on; a verdict takes 10. No effect: the 90 % interval lies within 1 point of zero, which is "
     'two one-sided tests at 5 %. Else "holds" is a difference significant at 5 % after Holm\'s correction over the '
     'columns of its test, and "does not hold" such a one the other way. All else is inconclusive, which is no "no". '
-    "Not testable here: runs in which the part must be seen to work did not show it. A verdict on the toy world is one "
-    "on the toy world."
+    "Not testable here: runs in which the part must be seen to work did not show it; where these are missing the "
+    "comparison counts as not run. A verdict on the toy world is one on the toy world."
 )
 
 
